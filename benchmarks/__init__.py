@@ -1,0 +1,3 @@
+"""
+Measures txasgi beside its peers: python -m benchmarks. See README.md.
+"""

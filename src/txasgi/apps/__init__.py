@@ -1,0 +1,1 @@
+"""Plain ASGI applications that are shipped with the server; they import nothing of ours."""

@@ -1,0 +1,3 @@
+"""
+Stream <-> application. Knows ASGI, knows no wire.
+"""

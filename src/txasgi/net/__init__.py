@@ -1,0 +1,3 @@
+"""
+Sockets and TLS, worn as Twisted transports.
+"""

@@ -1,0 +1,3 @@
+"""
+Told about Outcomes, tells the world.
+"""

@@ -1,0 +1,3 @@
+"""
+Processes: the command, and the server that runs in one process.
+"""

@@ -1,0 +1,118 @@
+"""
+From a name like "module:attribute" to an ASGI 3 application.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import re
+import sys
+from typing import Any
+
+from txasgi.asgi.task import Application
+from txasgi.errors import ConfigError, LoadError
+
+_HOW = "name it as module:attribute, like `serve app:app`, or try `serve txasgi.apps.demo:app`"
+
+
+def load(name: str, app_dir: str, *, factory: bool, interface: str) -> Application:
+    """
+    Import the application. Raises LoadError, or what the application's own module raises.
+    """
+    module_name, _, attributes = name.partition(":")
+    if not module_name:
+        raise LoadError(f"{name!r} names no application: {_HOW}")
+    directory = os.path.abspath(app_dir)
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            hint = " (a module's name has no .py)" if module_name.endswith(".py") else ""
+            raise LoadError(f"cannot import {name!r}: there is no module {error.name!r} in {directory}{hint}") from None
+        raise
+    found: Any = module
+    # Applications are called "app" by most, "application" by Django.
+    for attribute in (attributes or ("app" if hasattr(module, "app") else "application")).split("."):
+        if not hasattr(found, attribute):
+            raise LoadError(f"cannot import {name!r}: {module_name!r} has no attribute {attributes or 'app'!r}")
+        found = getattr(found, attribute)
+    return prepared(found, name, factory=factory, interface=interface)
+
+
+def prepared(found: Any, name: str, *, factory: bool, interface: str) -> Application:
+    """
+    Call the factory if it is one, and wrap an ASGI 2 application.
+    """
+    if factory:
+        found = found()
+    if not callable(found):
+        raise LoadError(f"{name!r} is {type(found).__name__}, which cannot be called: it is no ASGI application")
+    if interface == "asgi2" or (interface == "auto" and _is_double_callable(found)):
+        return _single(found)
+    application: Application = found
+    return application
+
+
+def _is_double_callable(application: Any) -> bool:
+    """
+    Whether this is ASGI 2: called with the scope, it returns what is called with receive and send.
+    """
+    while isinstance(application, functools.partial):
+        application = application.func
+    if inspect.isclass(application):
+        return not hasattr(application, "__await__")
+    if inspect.isroutine(application):
+        return _takes_one(application)
+    return _takes_one(type(application).__call__.__get__(application))
+
+
+def _takes_one(function: Any) -> bool:
+    if inspect.iscoroutinefunction(function):
+        return False
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        return True
+    except ValueError:
+        pass
+    return False
+
+
+def _single(application: Any) -> Application:
+    async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+        await application(scope)(receive, send)
+
+    return asgi3
+
+
+_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*").fullmatch
+
+
+def load_environment(path: str) -> None:
+    """
+    Put the NAME=value lines of a file into the environment; what is set already wins. Raises ConfigError.
+
+    Empty lines and lines that begin with # are skipped; a value may be in single or double quotes.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise ConfigError(f"--env-file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--env-file {path}: not UTF-8") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _LINE(line)
+        if match is None:
+            raise ConfigError(f"--env-file {path}, line {number}: expected NAME=value")
+        value = match[2]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        os.environ.setdefault(match[1], value)

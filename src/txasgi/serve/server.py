@@ -1,0 +1,248 @@
+"""
+One process: reactor, listeners, application, and its beginning and end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+
+from txasgi import config as configuration
+from txasgi.asgi.gate import Gate
+from txasgi.asgi.lifespan import Lifespan
+from txasgi.asgi.task import Application
+from txasgi.asgi.websocket import WebSocketOptions
+from txasgi.config import Config
+from txasgi.deadlines import Deadlines
+from txasgi.net import endpoints, reactor as reactors
+from txasgi.net.listen import NativeListeners, SocketTable
+from txasgi.observe import access
+from txasgi.wire.front import Front
+from txasgi.wire.h1 import H1Options
+
+_log = logging.getLogger("txasgi")
+
+
+class Server:
+    """
+    An application behind its listeners.
+
+    Made with a running, or not yet running, event loop and an asyncio reactor on it; `start`, then `stop`.
+    """
+
+    def __init__(
+        self, application: Application, config: Config, reactor: Any, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._application = application
+        self._config = config
+        self._loop = loop
+        self._listeners = NativeListeners(
+            reactor, loop=loop, backlog=config.backlog, reuse_port=config.reuse_port, table=SocketTable()
+        )
+        self.deadlines = Deadlines(loop.time, loop.call_later, time.time)
+        self._lifespan = Lifespan(application, loop, config.lifespan)
+        self.gate: Gate | None = None
+        self.front: Front | None = None
+        self.ports: list[Any] = []
+        self._stopping: asyncio.Future[None] = loop.create_future()
+        self._forced = False
+
+    # Start
+
+    async def start(self) -> None:
+        """
+        Start the application, then listen. Raises OperatorError; nothing listens then.
+        """
+        strings = configuration.endpoints(self._config, endpoints.quote)
+        # Parsed before the application starts: a bad string or a missing key should be known at once.
+        parsed = [(string, endpoints.parse(self._listeners, string)) for string in strings]
+        await self._lifespan.startup()
+        self.deadlines.start()
+        self.gate = self._make_gate()
+        self.front = Front(self.gate.open, self._make_h1_options(self.gate))
+        try:
+            for string, endpoint in parsed:
+                try:
+                    port = await endpoint.listen(self.front).asFuture(self._loop)
+                except Exception as error:  # An endpoint of another package may raise anything.
+                    raise endpoints.explain(string, error) from error
+                self.ports.append(port)
+        except BaseException:
+            await self._close_ports()
+            await self._lifespan.shutdown()
+            self.deadlines.stop()
+            raise
+        for string, port in zip(strings, self.ports, strict=True):
+            _log.info("listening on %s", location(string, port))
+
+    def _make_gate(self) -> Gate:
+        config = self._config
+        return Gate(
+            self._application,
+            self._loop,
+            self.deadlines,
+            state=self._lifespan.state,
+            root_path=config.root_path,
+            server=b"txasgi" if config.server_header else None,
+            date=config.date_header,
+            extra_fields=[configuration.header_field(line) for line in config.header],
+            disconnect_grace_s=config.disconnect_grace,
+            websocket=WebSocketOptions(
+                max_size=config.ws_max_size,
+                max_queue=config.ws_max_queue,
+                ping_interval_s=config.ws_ping_interval,
+                ping_timeout_s=config.ws_ping_timeout,
+                deflate=config.ws_per_message_deflate,
+            ),
+            report=access.report if config.access_log else None,
+        )
+
+    def _make_h1_options(self, gate: Gate) -> H1Options:
+        options = H1Options(
+            deadlines=self.deadlines,
+            call_soon=self._loop.call_soon,
+            keep_alive_s=self._config.timeout_keep_alive,
+            fields=gate.fields,
+        )
+        if self._config.access_log:
+            options.refused = access.refused
+        return options
+
+    # Run
+
+    async def run(self) -> None:
+        """
+        Start, serve until `request_stop`, and stop.
+        """
+        await self.start()
+        try:
+            await asyncio.shield(self._stopping)
+        finally:
+            await self.stop()
+
+    def request_stop(self) -> None:
+        """
+        Stop gracefully; asked again, at once.
+        """
+        if not self._stopping.done():
+            _log.info("stopping: waiting up to %g s for requests to finish", self._config.timeout_graceful_shutdown)
+            self._stopping.set_result(None)
+        elif not self._forced:
+            _log.warning("stopping at once")
+            self._forced = True
+            self._cut_off()
+
+    # Stop
+
+    async def stop(self) -> None:
+        """
+        Accept no more, let requests finish, cut off what is left after the timeout, then end the application.
+        """
+        await self._close_ports()
+        if self.front is not None and self.gate is not None:
+            try:
+                async with asyncio.timeout(self._config.timeout_graceful_shutdown):
+                    await self._drain(self.front, self.gate)
+            except TimeoutError:
+                _log.warning(
+                    "%d connections and %d requests did not finish in time; they are cut off",
+                    len(self.front.connections),
+                    len(self.gate.tasks),
+                )
+                self._cut_off()
+                if self.gate.tasks:
+                    # Once cancelled they get a moment to clean up; more, and they hold up the exit.
+                    await asyncio.wait(self.gate.tasks, timeout=2.0)
+        try:
+            async with asyncio.timeout(self._config.timeout_graceful_shutdown):
+                await self._lifespan.shutdown()
+        except TimeoutError:
+            _log.warning("the application's shutdown did not finish in time")
+            self._lifespan.cancel()
+        self.deadlines.stop()
+
+    async def _close_ports(self) -> None:
+        ports, self.ports = self.ports, []
+        for port in ports:
+            closed = port.stopListening()
+            if closed is not None:
+                await closed.asFuture(self._loop)
+
+    async def _drain(self, front: Front, gate: Gate) -> None:
+        empty = self._loop.create_future()
+        front.drain(lambda: empty.done() or empty.set_result(None))
+        await empty
+        while gate.tasks:
+            await asyncio.wait(gate.tasks)
+
+    def _cut_off(self) -> None:
+        if self.front is not None:
+            self.front.abort()
+        if self.gate is not None:
+            for task in list(self.gate.tasks):
+                task.cancel()
+        if self._forced:
+            self._lifespan.cancel()
+
+
+def location(string: str, port: Any) -> str:
+    """
+    Where a port listens, as a person would use it: a URL, or the path of a socket.
+    """
+    host: IAddress = port.getHost()
+    name = getattr(host, "name", None)
+    if name is not None:
+        return f"unix:{name.decode() if isinstance(name, bytes) else name}"
+    if not hasattr(host, "port"):
+        return f"{string} ({host})"
+    address = getattr(host, "host", "")
+    address = f"[{address}]" if ":" in address else address
+    prefix = string.removeprefix("haproxy:").partition(":")[0]
+    scheme = "https" if prefix in ("ssl", "tls") else "http"
+    return f"{scheme}://{address}:{host.port}"
+
+
+def run_until_stopped(server: Server, reactor: Any, loop: asyncio.AbstractEventLoop) -> BaseException | None:
+    """
+    Run the reactor until the server has stopped. Returns what ended it if that was a failure.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, server.request_stop)
+    main = loop.create_task(server.run())
+    main.add_done_callback(lambda _task: reactor.stop())
+    reactor.run(installSignalHandlers=False)
+    if not main.done():
+        # Something else stopped the reactor.
+        main.cancel()
+    _finish(loop)
+    return None if main.cancelled() else main.exception()
+
+
+def _finish(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    What asyncio.run() does at its end: cancel what still runs, close generators and threads.
+    """
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=2.0))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def make_reactor(kind: str) -> tuple[Any, asyncio.AbstractEventLoop]:
+    """
+    The reactor and its loop: what is installed already, or a new one. Raises ReactorError.
+    """
+    reactor = reactors.installed()
+    if reactor is not None:
+        return reactor, reactors.loop_of(reactor)
+    loop = reactors.new_loop(kind)
+    return reactors.install(loop), loop

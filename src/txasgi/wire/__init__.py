@@ -1,0 +1,3 @@
+"""
+Bytes <-> Stream. Knows HTTP, knows no ASGI.
+"""

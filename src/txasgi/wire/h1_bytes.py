@@ -1,0 +1,46 @@
+"""
+HTTP/1.1 answers as bytes; pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from txasgi.seam import Field
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        # RFC 9112 section 4: the reason phrase may be empty, the space before it may not be left out.
+        return b""
+
+
+_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, _reason(status)) for status in range(100, 1000)}
+
+
+def head(status: int, headers: Iterable[Field], framing: bytes) -> bytes:
+    """
+    Status line and fields, up to and with the empty line.
+
+    framing: lines that the connection adds, each with its CRLF.
+    The version is 1.1 in answers to 1.0 as well: it is ours, not the client's (RFC 9110 section 2.5).
+    """
+    lines = [b"%b: %b\r\n" % field for field in headers]
+    return b"".join([_STATUS_LINES[status], *lines, framing, b"\r\n"])
+
+
+def refusal(status: int, fields: Iterable[Field], extra: Iterable[Field] = ()) -> bytes:
+    """
+    A whole answer to a request that is refused: static text, nothing of the request in it; the connection closes.
+    """
+    text = b"%d %b\n" % (status, _reason(status))
+    headers = [
+        *fields,
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(text)),
+        *extra,
+    ]
+    return head(status, headers, b"connection: close\r\n") + text

@@ -1,0 +1,111 @@
+"""
+What llhttp lets through and we refuse; pure functions on a parsed request head.
+
+llhttp in its strict mode already refuses bare CR and LF, white space around names, folded lines, control characters,
+repeated or signed Content-Length, Content-Length beside Transfer-Encoding, and codings after chunked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from txasgi.errors import BadRequest, NotImplementedByUs, PeerError, TargetTooLong, VersionNotSupported
+
+# Fields that the wire looks at; whatever else comes is the application's business.
+NOTED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
+
+# llhttp knows the methods of RTSP as well, and the PRI of the HTTP/2 preface.
+_FOREIGN_METHODS = frozenset(
+    b"PRI SOURCE DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH".split()
+)
+
+# RFC 3986 section 3.2.2, as far as characters go: reg-name, IPv4, [IPv6], and the port of RFC 9110 section 7.2.
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?").fullmatch
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} ").match
+
+# Apache 8190, nginx 8192 a line, RFC 9112 section 3 asks for 8000 at least; peers of ours take 64 KiB.
+TARGET_BYTES = 65536
+
+
+def check_host(host: bytes) -> None:
+    """
+    Raise BadRequest unless this can be a Host field.
+
+    A framework that builds URLs from it would otherwise be led astray by "a/../admin?" or "user@host".
+    """
+    if not _HOST(host):
+        raise BadRequest("malformed Host")
+
+
+def origin_form(method: bytes, target: bytes) -> bytes:
+    """
+    The target in origin form, or b"*" (RFC 9112 section 3.2). Raises PeerError.
+    """
+    if len(target) > TARGET_BYTES:
+        raise TargetTooLong(f"target of {len(target)} bytes, limit {TARGET_BYTES}")
+    if method == b"CONNECT":
+        raise NotImplementedByUs("CONNECT: this is no proxy")
+    if b"#" in target:
+        raise BadRequest("fragment in the request target")
+    if target.startswith(b"/"):
+        return target
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise BadRequest("target * with a method other than OPTIONS")
+        return target
+    absolute = _ABSOLUTE(target)
+    if absolute is None:
+        raise BadRequest("malformed request target")
+    check_host(absolute[1])
+    # RFC 9112 section 3.2.2 has the target's authority win over Host; no path at all means "/".
+    path = absolute[2]
+    return path if path.startswith(b"/") else b"/" + path
+
+
+def examine(method: bytes, version: str, noted: Mapping[bytes, bytes], repeated: bool) -> None:
+    """
+    Raise PeerError if the head must be refused.
+
+    noted: the fields of NOTED by name.
+    repeated: one of them came twice.
+    """
+    if method in _FOREIGN_METHODS:
+        raise NotImplementedByUs(f"method {method.decode()}")
+    if version not in ("1.1", "1.0"):
+        raise VersionNotSupported(f"HTTP/{version}")
+    if repeated:
+        raise BadRequest("repeated Host, Content-Length, Transfer-Encoding or Expect")
+    if version == "1.1" and b"host" not in noted:
+        raise BadRequest("no Host")
+    coding = noted.get(b"transfer-encoding")
+    if coding is not None:
+        if version == "1.0":
+            # RFC 9112 section 6.1: its sender may not know what it forwards.
+            raise BadRequest("Transfer-Encoding in HTTP/1.0")
+        if coding.lower() != b"chunked":
+            raise NotImplementedByUs("a transfer coding other than chunked")
+    expect = noted.get(b"expect")
+    if expect is not None and expect.lower() != b"100-continue":
+        # RFC 9110 section 10.1.1 has 417 for it.
+        raise ExpectationFailed("an expectation other than 100-continue")
+
+
+class ExpectationFailed(PeerError):
+    """
+    An expectation that is not known (RFC 9110 section 15.5.18).
+    """
+
+    status = 417
+
+
+def unknown_method(data: bytes) -> PeerError:
+    """
+    What to answer when llhttp does not know the method.
+
+    501 for what looks like one (RFC 9110 section 9.1), 400 for what is not HTTP at all.
+    """
+    if _METHOD(data):
+        return NotImplementedByUs("unknown method")
+    return BadRequest("not HTTP")

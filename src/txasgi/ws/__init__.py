@@ -1,0 +1,3 @@
+"""
+RFC 6455 without a connection.
+"""

@@ -1,0 +1,96 @@
+"""
+Fixtures of the transport and listening contracts: the same tests over Twisted's own transports and over ours.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import ipaddress
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.net.rig import NATIVE, TWISTED, VARIANTS, Rig
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    A native transport or socket that is left to the garbage collector fails its test; Twisted's are its own matter.
+    """
+    for item in items:
+        if getattr(item, "callspec", None) is not None and item.callspec.params.get("variant") in NATIVE:
+            for kind in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
+                item.add_marker(pytest.mark.filterwarnings(f"error::{kind}"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """
+    Run an async test on the loop of its rig, with a deadline.
+    """
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    pyfuncitem.funcargs["rig"].run(pyfuncitem.obj(**arguments))
+    return True
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    """
+    Which listeners the test runs on: Twisted's own are the oracle for the native ones.
+    """
+    return request.param
+
+
+@pytest.fixture
+def rig(variant: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """
+    A rig of the variant, closed and checked after the test.
+    """
+    # sun_path holds 108 bytes: pytest's own folders can be longer.
+    folder = tempfile.mkdtemp(prefix="net-")
+    made = iter(range(1000))
+    rig = Rig(variant, lambda: os.path.join(folder, f"{next(made)}.sock"))
+    if variant == TWISTED:
+        # Twisted's own TLS asks for the installed reactor, and there is none in these tests.
+        monkeypatch.setattr("twisted.protocols.tls._get_default_clock", lambda: rig.reactor)
+    try:
+        yield rig
+        rig.close()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def certificate() -> bytes:
+    """
+    PEM of a key and of its self-signed certificate for 127.0.0.1.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, SHA256())
+    )
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(
+        Encoding.PEM
+    )
