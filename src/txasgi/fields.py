@@ -16,9 +16,8 @@ from txasgi.seam import Field
 # RFC 9110 section 5.6.2
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 
-# Control characters but HTAB (section 5.5), and white space at either end, which is not part of a value.
-unclean_value = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z").search
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+# Control characters but HTAB (section 5.5).
+has_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 # What to do with a name that the application sends, learnt once per spelling.
 PLAIN, CONTENT_LENGTH, DATE, SERVER, FRAMING, MISSPELT = range(6)
@@ -60,7 +59,7 @@ def clean_value(name: bytes, value: object) -> bytes:
     if not isinstance(value, bytes):
         raise ApplicationError(f"the value of header {name!r} is bytes, not {type(value).__name__}: {value!r}")
     value = value.strip(b" \t")
-    if _CONTROL(value) is not None:
+    if has_control(value) is not None:
         raise ApplicationError(f"the value of header {name!r} has a control character: {value!r}")
     return value
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from txasgi.asgi.http import HttpExchange
+from txasgi.asgi.http import HELD, HttpExchange
 from txasgi.asgi.scope import RootPath, http_scope, websocket_scope
 from txasgi.asgi.task import Application
 from txasgi.asgi.websocket import Refused, WebSocketExchange, WebSocketOptions
@@ -67,7 +67,7 @@ class Gate:
         # The tasks of requests start from what is set now, not from the request or connection that came before.
         self.context = contextvars.copy_context()
         self._disconnect_grace_s = disconnect_grace_s
-        self._held: list[Any] = []
+        self.held: list[Any] = []
         self.server_field = (b"server", server) if server is not None else None
         self.date_field: Field | None = None
         self.extra_fields = list(extra_fields)
@@ -99,21 +99,19 @@ class Gate:
         websocket.begin(websocket_scope(head, self.root, self.state))
         return websocket
 
-    def hold(self, answer: Any) -> None:
+    def flush_soon(self) -> None:
         """
-        Flush this answer when the loop has turned once, if its body has not come by then.
+        When the loop has turned once, flush the answers in `held` whose body has not come by then.
 
         One call of the loop serves all that begin an answer in the same turn.
         """
-        held = self._held
-        if not held:
-            self.loop.call_soon(self._flush)
-        held.append(answer)
+        self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for answer in held:
-            answer.flush()
+            if answer.phase == HELD:
+                answer.flush()
 
     def after_disconnect(self, task: asyncio.Task[None]) -> Timer | None:
         """

@@ -26,9 +26,9 @@ from txasgi.fields import (
     SERVER,
     checked,
     clean_value,
+    has_control,
     learn_name,
     name_kinds,
-    unclean_value,
 )
 from txasgi.seam import Field, Head, Outcome, Stream
 
@@ -47,7 +47,7 @@ class Answer:
     The answer's half of an exchange: from messages to a stream. Also the denial of a WebSocket.
     """
 
-    __slots__ = ("bodiless", "gate", "head", "headers", "left", "phase", "size", "status", "stream", "trailing")
+    __slots__ = ("bodiless", "gate", "head", "headers", "left", "length", "phase", "size", "status", "stream", "trailing")
 
     def __init__(self, gate: Gate, head: Head, stream: Stream) -> None:
         self.gate = gate
@@ -56,7 +56,9 @@ class Answer:
         self.phase = NEW
         self.status = 0
         self.size = 0
-        self.left: int | None = None
+        # What content-length promised, and how much of it is still to come.
+        self.length: int | None = None
+        self.left = 0
         self.bodiless = False
         self.trailing = False
         self.headers: list[Field] = []
@@ -75,7 +77,10 @@ class Answer:
         self.trailing = bool(message.get("trailers", False))
         self.bodiless = self.head.method == "HEAD" or status == 304 or status == 204
         self.phase = HELD
-        self.gate.hold(self)
+        held = self.gate.held
+        if not held:
+            self.gate.flush_soon()
+        held.append(self)
 
     def _take_headers(self, given: Iterable[tuple[Any, Any]], status: int) -> None:
         headers: list[Field] = []
@@ -84,7 +89,8 @@ class Answer:
             kind = name_kinds.get(name)
             if kind is None:
                 kind = learn_name(name)
-            if value.__class__ is not bytes or unclean_value(value):
+            # A bytes object without white space around it is its own strip().
+            if value.__class__ is not bytes or has_control(value) or value.strip() is not value:
                 value = clean_value(name, value)
             if kind:
                 if kind == MISSPELT:
@@ -95,9 +101,9 @@ class Answer:
                 if kind == CONTENT_LENGTH:
                     if status == 204:
                         continue
-                    if not value.isdigit() or len(value) > 19 or self.left is not None:
+                    if not value.isdigit() or len(value) > 19 or self.length is not None:
                         raise ApplicationError(f"content-length must be one decimal number, not {value!r}")
-                    self.left = int(value)
+                    self.length = self.left = int(value)
                 seen |= 1 << kind
             headers.append((name, value))
         gate = self.gate
@@ -123,11 +129,11 @@ class Answer:
         """
         Hand the start to the stream. length: of the whole body if it is known now.
         """
-        if self.left is None:
+        if self.length is None:
             if length is not None and self.status != 204 and (length or self.status != 304):
                 self.headers.append((b"content-length", b"%d" % length))
         else:
-            length = self.left
+            length = self.length
         self.phase = BODY
         headers, self.headers = self.headers, []
         self.stream.start(self.status, headers, 0 if self.bodiless else length)
@@ -144,7 +150,8 @@ class Answer:
         if phase != HELD and phase != BODY:
             raise ApplicationError(f"{message['type']} before the start, or after the end")
         size = len(chunk)
-        self._account(size, more)
+        if self.length is not None and not self.bodiless:
+            self._account(size, more)
         if phase == HELD:
             self._begin(None if more or self.trailing else size)
         self.size += size
@@ -156,17 +163,14 @@ class Answer:
             self.phase = TRAILERS
 
     def _account(self, size: int, more: bool) -> None:
-        left = self.left
-        if left is not None and not self.bodiless:
-            left -= size
-            if left < 0:
-                raise ApplicationError(f"the body is longer than content-length, by {-left} bytes at least")
-            self.left = left
-            if left and not more:
-                if self.phase == HELD:
-                    self.flush()
+        left = self.left - size
+        if left < 0:
+            raise ApplicationError(f"the body is longer than content-length, by {-left} bytes at least")
+        if left and not more:
+            if self.phase == BODY:
                 self.broken("application failed")
-                raise ApplicationError(f"the body is shorter than content-length, by {left} bytes")
+            raise ApplicationError(f"the body is shorter than content-length, by {left} bytes")
+        self.left = left
 
     def broken(self, why: str) -> None:
         """
@@ -183,7 +187,7 @@ class Answer:
         Answer with an error of our own, in place of what the application may have begun.
         """
         text = b"Internal Server Error\n" if status == 500 else b"%d\n" % status
-        self.phase, self.left, self.trailing = NEW, None, False
+        self.phase, self.length, self.trailing = NEW, None, False
         self._take_headers([(b"content-type", b"text/plain; charset=utf-8")], status)
         self.status = status
         self.bodiless = self.head.method == "HEAD"
@@ -370,10 +374,11 @@ class HttpExchange(Answer):
         # Outside the loop's thread: a disk may be slow.
         file = await in_thread(None, _open_file, path)
         try:
-            if self.left is None and self.phase == HELD:
-                self.left = os.fstat(file).st_size
-                self.headers.append((b"content-length", b"%d" % self.left))
-            left = self.left or 0
+            if self.length is None:
+                self.length = self.left = os.fstat(file).st_size
+                if self.phase == HELD:
+                    self.headers.append((b"content-length", b"%d" % self.length))
+            left = self.length
             if self.bodiless or not left:
                 left = 0
                 self.body({"type": "http.response.pathsend"})
@@ -398,13 +403,15 @@ class HttpExchange(Answer):
         """
         The answer is sent, or broken off: whoever waits for the disconnect hears of it.
         """
-        Answer.complete(self, why)
+        self.phase = DONE
+        self.stream = None
         self._stalled = False
         if self._receivers:
             wake(self._receivers)
         if self._senders:
             wake(self._senders)
-        self._report(why)
+        if self.gate.report is not None:
+            self._report(why)
 
     def _report(self, why: str) -> None:
         gate = self.gate
@@ -423,7 +430,11 @@ class HttpExchange(Answer):
         """
         The application returned; it should have answered.
         """
-        self._task_ended()
+        # _task_ended, without the call.
+        self.gate.tasks.discard(self.task)
+        self.task = None
+        if self._grace is not None:
+            self._grace.cancel()
         if self.phase < DONE:
             self.gate.fault(self.head, "the application returned without completing its answer")
             self.broken("application failed")

@@ -34,19 +34,14 @@ class RootPath:
         self.quoted = quote_from_bytes(self.text.encode()).encode()
 
 
-def _paths(target: bytes, root: RootPath) -> tuple[str, bytes, bytes]:
-    raw, _, query = target.partition(b"?")
-    path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
-    if root.text:
-        return root.text + path, root.quoted + raw, query
-    return path, raw, query
-
-
 def http_scope(head: Head, root: RootPath, state: dict[str, Any] | None) -> dict[str, Any]:
     """
     The scope of an HTTP request. *state* is what lifespan startup left, or None without lifespan.
     """
-    path, raw, query = _paths(head.target, root)
+    raw, _, query = head.target.partition(b"?")
+    path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
+    if root.text:
+        path, raw = root.text + path, root.quoted + raw
     link = head.link
     scope: dict[str, Any] = {
         "type": "http",

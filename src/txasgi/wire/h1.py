@@ -38,6 +38,8 @@ from txasgi.errors import BadRequest, HeadTimeout, HeadTooLarge, PeerError
 from txasgi.fields import comma_list
 from txasgi.seam import Exchange, Field, Head, Link, Open
 from txasgi.wire import h1_bytes, h1_rules
+from txasgi.wire.h1_output import H1Output
+from txasgi.wire.h1_rules import NOTED
 from txasgi.wire.links import link_of
 
 # Body bytes that may wait for the application before reading pauses; Uvicorn's and asyncio's mark.
@@ -49,8 +51,6 @@ DRAIN_BYTES = 65536
 # How long a closing connection reads on, so that the client gets to read the answer: a close with unread input resets.
 # nginx's lingering_timeout is 5 s.
 LINGER_S = 2.0
-# Joining head and body costs a copy of the body; above this two writes are cheaper.
-_JOIN_BYTES = 65536
 
 
 @dataclass(slots=True)
@@ -93,14 +93,13 @@ class _Queued:
 
 
 @implementer(IProtocol, IPushProducer)
-class H1Connection:
+class H1Connection(H1Output):
     """
     One HTTP/1.x connection.
 
     opened, closed: called with the connection when it is made and when it is lost.
     """
 
-    transport: Any
     factory: Any = None
 
     def __init__(
@@ -113,6 +112,7 @@ class H1Connection:
         self._open = open
         self._options = options
         self._deadlines = options.deadlines
+        self._now = options.deadlines.now
         self._opened = opened
         self._closed = closed
         self.deadline: float | None = None
@@ -131,9 +131,8 @@ class H1Connection:
         self._dropped = 0
         self._queue: deque[_Queued] | None = None
         self._resync: bytes | None = None
-        # The request that is being answered.
+        # The request that is being answered: H1Output tells what these are.
         self._exchange: Exchange | None = None
-        self._head: Any = None
         self._keep_alive = True
         self._held: bytes | None = None
         self._started = False
@@ -172,24 +171,37 @@ class H1Connection:
         """
         return "txasgi"
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes | memoryview) -> None:
         """
         Bytes from the client.
         """
+        if self._tunnel or self._closing or len(data) > _PIECE_BYTES:
+            self._receive_unusual(data)
+            return
+        self._fresh = False
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._upgrade(bytes(data[upgrade.args[0] :]))
+        except HttpParserError as error:
+            self._refuse(self._fault(error, data))
+        else:
+            if self._receiving is None and not self._fresh and not self._closing:
+                self._partial_head(len(data))
+
+    def _receive_unusual(self, data: bytes | memoryview) -> None:
+        """
+        For a tunnel, for nobody any more, or more than the parser gets at once.
+        """
         if self._tunnel:
-            self._tunnel_data(data)
+            self._tunnel_data(bytes(data))
         elif not self._closing:
-            if len(data) <= _PIECE_BYTES:
-                self._feed(data)
-            else:
-                view = memoryview(data)
-                for start in range(0, len(data), _PIECE_BYTES):
-                    if self._tunnel:
-                        self._tunnel_data(data[start:])
-                        break
-                    if self._closing:
-                        break
-                    self._feed(view[start : start + _PIECE_BYTES])
+            view = memoryview(data)
+            for start in range(0, len(data), _PIECE_BYTES):
+                if self._tunnel:
+                    self._tunnel_data(bytes(view[start:]))
+                    break
+                self.dataReceived(view[start : start + _PIECE_BYTES])
 
     def connectionLost(self, reason: Any) -> None:
         """
@@ -210,19 +222,6 @@ class H1Connection:
             exchange.lost(why)
 
     # Parsing
-
-    def _feed(self, data: bytes | memoryview) -> None:
-        self._fresh = False
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            self._upgrade(bytes(data[upgrade.args[0] :]))
-            return
-        except HttpParserError as error:
-            self._refuse(self._fault(error, data))
-            return
-        if self._receiving is None and not self._fresh and not self._closing:
-            self._partial_head(len(data))
 
     def _partial_head(self, size: int) -> None:
         """
@@ -255,11 +254,12 @@ class H1Connection:
         llhttp: a field, or a trailer field. Only white space after the value is left on.
         """
         name = name.lower()
-        self._headers.append((name, value.rstrip()))
-        if name in h1_rules.NOTED:
-            if name in self._noted:
+        value = value.rstrip()
+        if name in NOTED:
+            if name in self._noted and name != b"connection":
                 self._repeated = True
-            self._noted[name] = value.rstrip()
+            self._noted[name] = value
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """
@@ -268,38 +268,36 @@ class H1Connection:
         if self._resync is not None:
             self._forget_head()
             return
-        head, keep_alive = self._take_head()
-        if self._draining:
-            keep_alive = False
+        parser, noted, target, headers = self._parser, self._noted, self._target, self._headers
+        method: bytes = parser.get_method()
+        keep_alive: bool = parser.should_keep_alive()
+        # Asking for the version costs as much as parsing: without Connection, only 1.1 is kept alive.
+        version = "1.1" if keep_alive and b"connection" not in noted else parser.get_http_version()
+        known = _METHODS.get(method)
+        if len(noted) > 1 or version != "1.1" or self._repeated or b"host" not in noted or known is None:
+            h1_rules.examine(method, version, noted, self._repeated)
+        if noted.get(b"host") != self._host:
+            self._host = noted.get(b"host")
+            h1_rules.check_host(self._host or b"")
+        if target[0] != _SLASH or b"#" in target or len(target) > h1_rules.TARGET_BYTES or known is None:
+            target = h1_rules.origin_form(method, target)
+        # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
+        if self._head_fed or len(headers) > self._options.head_fields:
+            self._measure(headers, target)
+        head = Head(known or method.decode(), target, headers, version, self._link)
+        if b"expect" in noted and version == "1.1":
+            head.expects_continue = True
+        if parser.should_upgrade():
+            self._note_upgrade(head, method, noted)
+        self._target = b""
+        self._headers = []
+        self._noted = {}
+        self._head_fed = 0
         if self._exchange is not None or self._queue:
             self._enqueue(head, keep_alive)
         else:
             self.deadline = None
             self._begin(head, keep_alive)
-
-    def _take_head(self) -> tuple[Head, bool]:
-        parser, noted, target, headers = self._parser, self._noted, self._target, self._headers
-        method: bytes = parser.get_method()
-        version: str = parser.get_http_version()
-        if len(noted) != 1 or version != "1.1" or self._repeated or b"host" not in noted or method not in _METHODS:
-            h1_rules.examine(method, version, noted, self._repeated)
-        host = noted.get(b"host")
-        if host != self._host and host is not None:
-            h1_rules.check_host(host)
-            self._host = host
-        if target[0] != 47 or b"#" in target or len(target) > 8000 or method == b"CONNECT":
-            target = h1_rules.origin_form(method, target)
-        # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
-        if self._head_fed or len(headers) > self._options.head_fields:
-            self._measure(headers, target)
-        head = Head(_METHODS.get(method) or method.decode(), target, headers, version, self._link)
-        if b"expect" in noted and version == "1.1":
-            head.expects_continue = True
-        keep_alive: bool = parser.should_keep_alive()
-        if parser.should_upgrade():
-            self._note_upgrade(head, method, noted)
-        self._forget_head()
-        return head, keep_alive
 
     def _measure(self, headers: list[Field], target: bytes) -> None:
         options = self._options
@@ -342,7 +340,7 @@ class H1Connection:
                 self._tunnel_data(rest)
             return
         if rest:
-            self._feed(rest)
+            self.dataReceived(rest)
 
     def on_body(self, chunk: bytes) -> None:
         """
@@ -412,15 +410,14 @@ class H1Connection:
         The answer is complete: what now?
         """
         self._exchange = None
-        ended = self._ended
-        if not ended:
+        if not self._ended:
             self._receiving = None
         if self._unread:
             self._unread = 0
             if not self._queue:
                 self._resume_reading()
         if not self._keep_alive:
-            if ended:
+            if self._ended:
                 self._close()
             else:
                 # More may come: the rest of a body, frames behind a close frame.
@@ -428,7 +425,7 @@ class H1Connection:
         elif self._queue:
             # Not from within the application's call that ended the answer.
             self._options.call_soon(self._next)
-        elif ended:
+        elif self._ended:
             self._idle()
         # Else: on_message_complete goes on when the rest of the body is through.
 
@@ -438,8 +435,12 @@ class H1Connection:
         elif self._draining:
             self._close()
         else:
-            self._resume_reading()
-            self._set_deadline(self._options.keep_alive_s)
+            if not self._reading:
+                self._resume_reading()
+            # _set_deadline, without the call.
+            self.deadline = deadline = self._now() + self._options.keep_alive_s
+            if self.due is None or deadline + 1 < self.due:
+                self._deadlines.watch(self)
 
     def _next(self) -> None:
         if not self._queue:
@@ -500,11 +501,8 @@ class H1Connection:
     # Closing and deadlines
 
     def _set_deadline(self, seconds: float) -> None:
-        deadlines = self._deadlines
-        self.deadline = deadline = deadlines.now() + seconds
-        due = self.due
-        if due is None or deadline + 1 < due:
-            deadlines.watch(self)
+        self.deadline = self._now() + seconds
+        self._deadlines.watch(self)
 
     def expired(self) -> None:
         """
@@ -564,77 +562,7 @@ class H1Connection:
             self._reading = True
             self.transport.resumeProducing()
 
-    # Stream
-
-    def inform(self, status: int, headers: Sequence[Field]) -> None:
-        """
-        A 1xx answer, unless the final one has begun or the client is too old for it (RFC 9110 section 15.2).
-        """
-        if (not self._started or self._held is not None) and self._head.version == "1.1":
-            if status == 100:
-                self._head.expects_continue = False
-            self.transport.write(h1_bytes.head(status, headers, b""))
-
-    def start(self, status: int, headers: Sequence[Field], length: int | None) -> None:
-        """
-        Begin the answer; held back until `data` or `flush`.
-        """
-        self._started = True
-        framing = b""
-        old = self._head.version == "1.0"
-        if self._head.expects_continue and not self._ended:
-            # The client was not told to go on; whether its body still comes nobody knows.
-            self._keep_alive = False
-        if length is None:
-            if old:
-                self._keep_alive = False
-            else:
-                self._chunked = True
-                framing = b"transfer-encoding: chunked\r\n"
-        if not self._keep_alive:
-            framing += b"connection: close\r\n"
-        elif old:
-            framing += b"connection: keep-alive\r\n"
-        self._held = h1_bytes.head(status, headers, framing)
-
-    def flush(self) -> None:
-        """
-        Send what start() held back.
-        """
-        held, self._held = self._held, None
-        if held is not None:
-            self.transport.write(held)
-
-    def data(self, chunk: bytes, end: bool) -> None:
-        """
-        Body bytes, or bytes for the tunnel.
-        """
-        held, self._held = self._held, None
-        if self._chunked:
-            if chunk:
-                chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
-            if end:
-                chunk += b"0\r\n\r\n"
-        if held is not None:
-            if len(chunk) > _JOIN_BYTES:
-                self.transport.write(held)
-            else:
-                chunk = held + chunk
-        if chunk:
-            self.transport.write(chunk)
-        if end:
-            self._answered()
-
-    def trailers(self, headers: Sequence[Field]) -> None:
-        """
-        Trailer fields, which need chunked coding (RFC 9112 section 7.1.2); ends the answer.
-        """
-        if not self._chunked:
-            self.data(b"", True)
-            return
-        self.flush()
-        self.transport.write(b"0\r\n" + b"".join([b"%b: %b\r\n" % field for field in headers]) + b"\r\n")
-        self._answered()
+    # Stream; `start`, `data` and so on are H1Output's.
 
     def tunnel(self, headers: Sequence[Field]) -> Callable[[bytes], None]:
         """
@@ -708,4 +636,5 @@ class H1Connection:
         """
 
 
+_SLASH = 0x2F
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}

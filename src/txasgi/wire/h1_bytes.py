@@ -18,7 +18,8 @@ def _reason(status: int) -> bytes:
         return b""
 
 
-_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, _reason(status)) for status in range(100, 1000)}
+# Without the CRLF: each field line begins with it.
+_STATUS_LINES = {status: b"HTTP/1.1 %d %b" % (status, _reason(status)) for status in range(100, 1000)}
 
 
 def head(status: int, headers: Iterable[Field], framing: bytes) -> bytes:
@@ -28,11 +29,21 @@ def head(status: int, headers: Iterable[Field], framing: bytes) -> bytes:
     framing: lines that the connection adds, each with its CRLF.
     The version is 1.1 in answers to 1.0 as well: it is ours, not the client's (RFC 9110 section 2.5).
     """
-    lines = [b"%b: %b\r\n" % field for field in headers]
-    return b"".join([_STATUS_LINES[status], *lines, framing, b"\r\n"])
+    parts = [_STATUS_LINES[status]]
+    for name, value in headers:
+        parts += (b"\r\n", name, b": ", value)
+    parts += (b"\r\n", framing, b"\r\n")
+    return b"".join(parts)
 
 
-def refusal(status: int, fields: Iterable[Field], extra: Iterable[Field] = ()) -> bytes:
+def last_chunk(trailers: Iterable[Field]) -> bytes:
+    """
+    The end of a chunked body (RFC 9112 section 7.1).
+    """
+    return b"".join([b"0\r\n", *[b"%b: %b\r\n" % field for field in trailers], b"\r\n"])
+
+
+def refusal(status: int, fields: Iterable[Field]) -> bytes:
     """
     A whole answer to a request that is refused: static text, nothing of the request in it; the connection closes.
     """
@@ -41,6 +52,5 @@ def refusal(status: int, fields: Iterable[Field], extra: Iterable[Field] = ()) -
         *fields,
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(text)),
-        *extra,
     ]
     return head(status, headers, b"connection: close\r\n") + text

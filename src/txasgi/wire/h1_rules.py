@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from txasgi.errors import BadRequest, NotImplementedByUs, PeerError, TargetTooLong, VersionNotSupported
 
 # Fields that the wire looks at; whatever else comes is the application's business.
-NOTED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
+NOTED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"connection"))
 
 # llhttp knows the methods of RTSP as well, and the PRI of the HTTP/2 preface.
 _FOREIGN_METHODS = frozenset(
