@@ -29,26 +29,18 @@ def arguments() -> argparse.Namespace:
     """
     The command line.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure txasgi beside its peers."
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure txasgi beside its peers.")
     servers = [server.name for server in SERVERS]
     scenarios = [scenario.name for scenario in SCENARIOS]
     parser.add_argument("--server", action="append", choices=servers, help="only this one; may be repeated")
-    parser.add_argument(
-        "--scenario", action="append", choices=scenarios, help="only this one; may be repeated"
-    )
+    parser.add_argument("--scenario", action="append", choices=scenarios, help="only this one; may be repeated")
     parser.add_argument("--rounds", type=positive, default=5, help="samples of each server (5)")
     parser.add_argument("--seconds", type=positive, default=3, help="length of a sample, whole seconds (3)")
     parser.add_argument("--connections", type=positive, default=64, help="held open by the load (64)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart there")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the tables there, to paste into a page"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="name scenarios, servers and limits, measure nothing"
-    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, to paste into a page")
+    parser.add_argument("--list", action="store_true", help="name scenarios, servers and limits, measure nothing")
     return parser.parse_args()
 
 
@@ -69,13 +61,9 @@ def show_list() -> None:
     print("scenarios")
     for scenario in SCENARIOS:
         bounds = [
-            f"{limit.at_most:.2f} x {' or '.join(limit.peers)}"
-            for limit in LIMITS
-            if limit.scenario == scenario.name
+            f"{limit.at_most:.2f} x {' or '.join(limit.peers)}" for limit in LIMITS if limit.scenario == scenario.name
         ]
-        print(
-            f"  {scenario.name:12} {scenario.title:40} {scenario.measure.unit:22} at most {', '.join(bounds)}"
-        )
+        print(f"  {scenario.name:12} {scenario.title:40} {scenario.measure.unit:22} at most {', '.join(bounds)}")
     print("servers")
     for server in SERVERS:
         for door, lines in server.doors.items():
@@ -132,9 +120,7 @@ def main() -> int:
         # Set for SIGINT as well: a shell starts what it puts in the background with that one ignored.
         signal.signal(number, signal.default_int_handler)
     servers = [server for server in SERVERS if not chosen.server or server.name in chosen.server]
-    scenarios = [
-        scenario for scenario in SCENARIOS if not chosen.scenario or scenario.name in chosen.scenario
-    ]
+    scenarios = [scenario for scenario in SCENARIOS if not chosen.scenario or scenario.name in chosen.scenario]
     cores = Cores()
     report = None
     try:

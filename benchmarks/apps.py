@@ -20,8 +20,7 @@ HELLO_HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
 # 1,024 bytes once dumped: the shape of a small API answer, not one long string.
 DOCUMENT = {
     "items": [
-        {"id": n, "name": f"item {n:02d}", "price": 12.5, "tags": ["new", "blue"], "stock": True}
-        for n in range(11)
+        {"id": n, "name": f"item {n:02d}", "price": 12.5, "tags": ["new", "blue"], "stock": True} for n in range(11)
     ],
     "next": "/items?after=10",
     "note": "x" * 38,

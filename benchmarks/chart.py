@@ -47,9 +47,7 @@ def panel(comparison: Comparison, left: float, top: float) -> list[str]:
             continue
         width = max(0.0, result.cost) / longest * (PANEL_PX - NAME_PX - VALUE_PX) if longest > 0 else 0.0
         fill = OURS if result.server == SUBJECT else THEIRS
-        parts.append(
-            f'<rect x="{left + NAME_PX:g}" y="{y:g}" width="{width:.1f}" height="{BAR_PX}" fill="{fill}"/>'
-        )
+        parts.append(f'<rect x="{left + NAME_PX:g}" y="{y:g}" width="{width:.1f}" height="{BAR_PX}" fill="{fill}"/>')
         parts.append(text(left + NAME_PX + width + 6, baseline, number(result.cost)))
     return parts
 

@@ -95,7 +95,7 @@ class IdleMemory:
         """
         server.await_answer(self.request)
 
-    def sample(self, server: ServerProcess, load: Load) -> Sample:  # noqa: ARG002 - the count is the scenario's own
+    def sample(self, server: ServerProcess, load: Load) -> Sample:
         """
         Open the connections and compare. Raises MeasureError if the server has closed any of them meanwhile.
         """
@@ -131,7 +131,7 @@ class FirstAnswer:
         """
         server.await_answer(self.request)
 
-    def sample(self, server: ServerProcess, load: Load) -> Sample:  # noqa: ARG002 - there is no load
+    def sample(self, server: ServerProcess, load: Load) -> Sample:
         """
         Ask every millisecond until somebody answers.
         """

@@ -124,9 +124,7 @@ def whole_echo(unread: bytearray, expected: bytes) -> bool:
     if len(unread) < len(expected):
         return False
     if unread != expected:
-        raise WrongAnswerError(
-            f"{len(unread)} bytes echoed, expected {len(expected)}: {bytes(unread[:40])!r}"
-        )
+        raise WrongAnswerError(f"{len(unread)} bytes echoed, expected {len(expected)}: {bytes(unread[:40])!r}")
     return True
 
 

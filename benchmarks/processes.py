@@ -72,9 +72,7 @@ class ServerProcess:
     folder: working directory, where the application, the certificate and the log are.
     """
 
-    def __init__(
-        self, words: list[str], port: int, certificate: Path | None, folder: Path, core: int
-    ) -> None:
+    def __init__(self, words: list[str], port: int, certificate: Path | None, folder: Path, core: int) -> None:
         self.port = port
         self.certificate = certificate
         self.folder = folder
@@ -218,9 +216,5 @@ def environment(folder: Path) -> dict[str, str]:
     """
     The servers' environment variables: ours less what would change how Python or a server behaves.
     """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
-    }
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")}
     return {**kept, "PYTHONPATH": str(folder)}

@@ -83,9 +83,7 @@ class Comparison:
         if ours is None or theirs is None or peer == SUBJECT:
             return None
         ratios = [
-            mine.cost / other.cost
-            for mine, other in zip(ours.samples, theirs.samples, strict=False)
-            if other.cost > 0
+            mine.cost / other.cost for mine, other in zip(ours.samples, theirs.samples, strict=False) if other.cost > 0
         ]
         return Ratio(median(ratios), min(ratios), max(ratios)) if ratios else None
 

@@ -108,9 +108,7 @@ def fastest(results: list[Result], server: str) -> Result:
     return best
 
 
-def with_kept_processes(
-    scenario: Scenario, candidates: list[Candidate], stage: Stage, rounds: int, load: Load
-) -> None:
+def with_kept_processes(scenario: Scenario, candidates: list[Candidate], stage: Stage, rounds: int, load: Load) -> None:
     """
     All servers up at once, each round a turn of every one; the others idle on the same core meanwhile.
     """

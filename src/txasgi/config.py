@@ -96,7 +96,11 @@ class Config:
     """
 
     endpoint: list[str] = option(
-        "list", [], "A Twisted endpoint string to listen on; may be repeated.", section="binding", flags=("-e",)
+        "list",
+        [],
+        "A Twisted endpoint string to listen on; may be repeated.",
+        section="binding",
+        flags=("-e",),
     )
     host: str = option(
         "text",
@@ -120,10 +124,16 @@ class Config:
         "flag", False, "Set SO_REUSEPORT, so that several servers may listen on one port.", section="binding"
     )
 
-    factory: bool = option("flag", False, "The name is that of a function that makes the application.", section="application")
+    factory: bool = option(
+        "flag", False, "The name is that of a function that makes the application.", section="application"
+    )
     app_dir: str = option("path", ".", "Where to look for the application's module first.", section="application")
     interface: str = option(
-        "choice", "auto", "The version of ASGI the application speaks.", section="application", choices=("auto", "asgi3", "asgi2")
+        "choice",
+        "auto",
+        "The version of ASGI the application speaks.",
+        section="application",
+        choices=("auto", "asgi3", "asgi2"),
     )
     root_path: str = option("text", "", "The path below which the application is mounted.", section="application")
     lifespan: str = option(
@@ -139,7 +149,11 @@ class Config:
 
     server_header: bool = option("flag", True, "Send Server: txasgi.", section="http")
     date_header: bool = option(
-        "flag", True, "Send Date.", section="http", why="RFC 9110 section 6.6.1 asks for it of every server with a clock."
+        "flag",
+        True,
+        "Send Date.",
+        section="http",
+        why="RFC 9110 section 6.6.1 asks for it of every server with a clock.",
     )
     header: list[str] = option("field", [], "A field for every answer, as NAME:VALUE; may be repeated.", section="http")
 
@@ -165,7 +179,10 @@ class Config:
         why="Uvicorn and Daphne; shorter than the idle time of any proxy.",
     )
     ws_ping_timeout: float = option(
-        "seconds", 20.0, "For a pong, before the connection counts as dead; 0 waits for ever.", section="websocket"
+        "seconds",
+        20.0,
+        "For a pong, before the connection counts as dead; 0 waits for ever.",
+        section="websocket",
     )
     ws_per_message_deflate: bool = option("flag", True, "Agree to permessage-deflate.", section="websocket")
 
@@ -263,7 +280,16 @@ def _bytes(value: object) -> int:
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    known = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     if isinstance(value, str) and value.strip().lower() in known:
         return known[value.strip().lower()]
     raise ValueError("yes or no")
@@ -418,7 +444,7 @@ def merged(sources: list[dict[str, Any]]) -> Config:
     values: dict[str, Any] = {}
     for source in sources:
         sugar = [name for name in _SUGAR if name in source]
-        if "endpoint" in source and source["endpoint"]:
+        if source.get("endpoint"):
             if sugar:
                 raise ConfigError(f"--endpoint and --{sugar[0]} exclude each other: put it into the endpoint string")
             for name in _SUGAR:
@@ -458,7 +484,7 @@ def as_toml(config: Config, app: str | None) -> str:
         value = getattr(config, name)
         if name == "fd" and value < 0:
             continue
-        if name in _SUGAR and config.endpoint or name == "endpoint" and not value:
+        if (name in _SUGAR and config.endpoint) or (name == "endpoint" and not value):
             continue
         lines.append(f"{one.spelling} = {json.dumps(value)}")
     return "\n".join(lines) + "\n"
@@ -488,12 +514,12 @@ def reference() -> str:
         "",
         "Written by `python -m txasgi.config`; do not edit.",
         "",
-        "Each option can be given on the command line, as an environment variable, or in a TOML file (`--config serve.toml`, ",
-        "or `[tool.txasgi]` in the `pyproject.toml` of the current directory); the first of these that has it wins.",
+        "Each option can be given on the command line, as an environment variable, or in a TOML file:",
+        "`--config serve.toml`, or `[tool.txasgi]` in the `pyproject.toml` of the current directory. The first of these that has it wins.",
         "Times are seconds, or like `5m` and `1h30m`; sizes are bytes, or like `64k` and `16MiB`.",
-        "In the environment the endpoints of `TXASGI_ENDPOINT` are separated by white space, the fields of `TXASGI_HEADER` by line ends.",
+        "In the environment the endpoints of `TXASGI_ENDPOINT` are separated by white space,",
+        "the fields of `TXASGI_HEADER` by line ends.",
     ]
-    lines = [line.rstrip() for line in lines]
     for section, title in SECTIONS.items():
         lines += ["", f"## {title}"]
         for one in OPTIONS.values():

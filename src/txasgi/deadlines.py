@@ -71,7 +71,10 @@ class Deadlines:
     TICK_S = 1.0
 
     def __init__(
-        self, now: Callable[[], float], call_later: Callable[..., Any], wall: Callable[[], float] | None = None
+        self,
+        now: Callable[[], float],
+        call_later: Callable[..., Any],
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self.now = now
         self._call_later = call_later

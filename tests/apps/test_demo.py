@@ -230,9 +230,7 @@ def test_headers_as_json() -> None:
     """
     /headers has the scope as JSON: bytes as text, of the state the names, objects by their type.
     """
-    scope = http_scope(
-        "/headers", state={"pool": object()}, extensions={"tls": {"version": 772, "cert": {1}}}
-    )
+    scope = http_scope("/headers", state={"pool": object()}, extensions={"tls": {"version": 772, "cert": {1}}})
 
     reply = answer(call(scope))
 
@@ -311,9 +309,7 @@ def test_root_path_in_front(root: str) -> None:
     assert get("/apples", root_path=root).status == 404
 
 
-@pytest.mark.parametrize(
-    ("root", "location"), [("/app", b"/app/"), ("/ü x", b"/%C3%BC%20x/"), ("//host", b"/host/")]
-)
+@pytest.mark.parametrize(("root", "location"), [("/app", b"/app/"), ("/ü x", b"/%C3%BC%20x/"), ("//host", b"/host/")])
 def test_root_path_without_slash(root: str, location: bytes) -> None:
     """
     The root path itself leads to the page below it, on which relative addresses work, never to another host.
@@ -361,9 +357,7 @@ def test_events_end_by_themselves() -> None:
     assert ticks(reply) == [1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("last_id", "first"), [(b"20", 21), (b"", 1), (b"-4", 1), (b"\xb2", 1), (b"9" * 5000, 1)]
-)
+@pytest.mark.parametrize(("last_id", "first"), [(b"20", 21), (b"", 1), (b"-4", 1), (b"\xb2", 1), (b"9" * 5000, 1)])
 def test_events_go_on_after_last_event_id(last_id: bytes, first: int) -> None:
     """
     The count goes on where the client says that it was, and starts anew if that is no count.

@@ -163,9 +163,7 @@ def test_page_in_a_browser(url: str, tab: Tab) -> None:
     assert '<th scope="row">user-agent</th>' in page
     assert re.search(r'<time id="clock-time" datetime="\d{4}-.*?Z">\d\d:\d\d:\d\d</time>', page)
     for text in ("hello from the page", "typed &lt;b&gt;by hand&lt;/b&gt;"):
-        assert re.search(
-            rf'<span class="what">{re.escape(text)}</span><span class="ms">\d+\.\d ms</span>', page
-        )
+        assert re.search(rf'<span class="what">{re.escape(text)}</span><span class="ms">\d+\.\d ms</span>', page)
     assert "all 10,000,000 bytes arrived" in page
     assert "closed with code 4001" in page
     assert tab.faults == []

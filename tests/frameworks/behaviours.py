@@ -35,6 +35,21 @@ def read_through(pieces: Iterator[bytes], wanted: bytes) -> None:
         assert wanted.startswith(taken)
 
 
+def depart_together(server: Server, path: str, last: bytes) -> None:
+    """
+    Request two answers and read each up to *last*, then leave the one and vanish from the other.
+
+    The paths end in -leave and -vanish. Both at once, as to be cancelled takes a second or two.
+    """
+    leaving, vanishing = server.dial(), server.dial()
+    leaving.request("GET", f"{path}-leave")
+    vanishing.request("GET", f"{path}-vanish")
+    leaving.read_until(last)
+    vanishing.read_until(last)
+    leaving.leave()
+    vanishing.vanish()
+
+
 class Requests:
     """
     A request reaches the view as it was sent, and the view's answer reaches the client as it was made.
@@ -308,9 +323,7 @@ class StreamingUploads:
         A client that expects 100 Continue gets it once the application reads, and then its answer.
         """
         with server.dial() as dialogue:
-            dialogue.request(
-                "POST", f"/intake/{key}", "Content-Length: 5", "Expect: 100-continue", "Connection: close"
-            )
+            dialogue.request("POST", f"/intake/{key}", "Content-Length: 5", "Expect: 100-continue", "Connection: close")
             assert dialogue.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
             dialogue.send(b"01234")
 
@@ -349,17 +362,14 @@ class Departures:
         server.notes.wait_for(f"endless {key} closed")
         server.still_serves()
 
-    @departures
-    def test_client_leaves_a_waiting_stream(self, server: Server, key: str, depart: Depart) -> None:
+    def test_client_leaves_a_waiting_stream(self, server: Server, key: str) -> None:
         """
         A stream that waits for something that never comes is closed once its client has left.
         """
-        dialogue = server.dial()
-        dialogue.request("GET", f"/parked/{key}")
-        dialogue.read_until(b"first\n")
-        depart(dialogue)
+        depart_together(server, f"/parked/{key}", b"first\n")
 
-        server.notes.wait_for(f"parked {key} closed")
+        server.notes.wait_for(f"parked {key}-leave closed")
+        server.notes.wait_for(f"parked {key}-vanish closed")
         server.still_serves()
 
     def test_other_streams_survive_a_departure(self, server: Server, client: httpx.Client, key: str) -> None:
@@ -384,9 +394,7 @@ class BackgroundWork:
     Work that an application does after its answer.
     """
 
-    def test_answer_comes_before_background_work(
-        self, server: Server, client: httpx.Client, key: str
-    ) -> None:
+    def test_answer_comes_before_background_work(self, server: Server, client: httpx.Client, key: str) -> None:
         """
         The whole answer arrives while the background work still waits for the client's next request.
         """
@@ -396,20 +404,21 @@ class BackgroundWork:
         server.cue(key)
         server.notes.wait_for(f"later {key} finished")
 
-    @departures
-    def test_background_work_outlives_the_connection(self, server: Server, key: str, depart: Depart) -> None:
+    def test_background_work_outlives_the_connection(self, server: Server, key: str) -> None:
         """
         Background work is not cancelled when the client closes its connection after the answer.
+
+        A stream whose client leaves after that one shows when the time has come to cancel.
         """
-        dialogue = server.dial()
-        dialogue.request("GET", f"/later/{key}")
-        dialogue.read_until(b"done\n")
-        depart(dialogue)
+        depart_together(server, f"/later/{key}", b"done\n")
+        depart_together(server, f"/parked/{key}", b"first\n")
+        server.notes.wait_for(f"parked {key}-leave closed")
         server.still_serves()
 
-        server.cue(key)
-        server.notes.wait_for(f"later {key} finished")
-        assert f"later {key} cancelled" not in server.notes
+        for name in (f"{key}-leave", f"{key}-vanish"):
+            server.cue(name)
+            server.notes.wait_for(f"later {name} finished")
+            assert f"later {name} cancelled" not in server.notes
 
 
 class Faults:

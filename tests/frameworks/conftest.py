@@ -20,6 +20,10 @@ from tests.frameworks.running import Server, running  # noqa: E402
 
 Serve = Callable[..., AbstractContextManager[Server]]
 
+# Shorter than the default: several tests wait until a task that ignores its client's departure is cancelled.
+# Not zero: an application that heeds the departure must have the time to end by itself.
+DISCONNECT_GRACE_S = 0.5
+
 # Longer than the waits with a deadline of their own.
 TEST_DEADLINE_S = 40
 
@@ -59,7 +63,7 @@ def server(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Server]:
     """
     The server that all tests of a module share; the module names its APPLICATION.
     """
-    with serve(request.module.APPLICATION) as server:
+    with serve(request.module.APPLICATION, "--disconnect-grace", str(DISCONNECT_GRACE_S)) as server:
         yield server
 
 

@@ -5,7 +5,14 @@ import signal
 
 import httpx
 import pytest
-from tests.frameworks.behaviours import Depart, Requests, StreamingAnswers, departures, read_through
+from tests.frameworks.behaviours import (
+    Depart,
+    Requests,
+    StreamingAnswers,
+    depart_together,
+    departures,
+    read_through,
+)
 from tests.frameworks.conftest import Serve
 from tests.frameworks.running import Server
 from tests.frameworks.websocket_behaviours import WebSockets
@@ -41,9 +48,7 @@ class TestAsyncWebSockets(WebSockets):
 
     root = "/async"
 
-    @pytest.mark.parametrize(
-        ("origin", "accepted"), [("https://good.example", True), ("https://bad.example", False)]
-    )
+    @pytest.mark.parametrize(("origin", "accepted"), [("https://good.example", True), ("https://bad.example", False)])
     def test_origin(self, server: Server, origin: str, accepted: bool) -> None:
         """
         A handshake from a foreign origin is refused with 403 by the OriginValidator.
@@ -159,18 +164,15 @@ class TestHttpConsumers:
         server.notes.wait_for(f"long poll {key} disconnected")
         server.still_serves()
 
-    @departures
     @pytest.mark.parametrize("path", ["endless", "parked"])
-    def test_client_leaves_a_stream(self, server: Server, key: str, depart: Depart, path: str) -> None:
+    def test_client_leaves_a_stream(self, server: Server, key: str, path: str) -> None:
         """
         A consumer in the middle of its answer is ended once its client has left, without a traceback.
         """
-        dialogue = server.dial()
-        dialogue.request("GET", f"/consumer/{path}/{key}")
-        dialogue.read_until(b"first\n")
-        depart(dialogue)
+        depart_together(server, f"/consumer/{path}/{key}", b"first\n")
 
-        server.notes.wait_for(f"{path} {key} disconnected")
+        server.notes.wait_for(f"{path} {key}-leave disconnected")
+        server.notes.wait_for(f"{path} {key}-vanish disconnected")
         server.still_serves()
 
     def test_exception(self, server: Server, client: httpx.Client, key: str) -> None:

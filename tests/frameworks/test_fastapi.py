@@ -4,14 +4,13 @@ import httpx
 import pytest
 from tests.frameworks.behaviours import (
     BackgroundWork,
-    Depart,
     Departures,
     Faults,
     Lifespan,
     Requests,
     StreamingAnswers,
     StreamingUploads,
-    departures,
+    depart_together,
 )
 from tests.frameworks.conftest import Serve
 from tests.frameworks.running import Server
@@ -67,32 +66,26 @@ class TestDepartures(Departures):
     Clients that leave FastAPI's answers.
     """
 
-    @departures
     @pytest.mark.parametrize("path", ["endless", "parked"])
-    def test_dependency_is_closed(self, server: Server, key: str, depart: Depart, path: str) -> None:
+    def test_dependency_is_closed(self, server: Server, key: str, path: str) -> None:
         """
         A dependency of a stream is closed once its client has left.
         """
-        dialogue = server.dial()
-        dialogue.request("GET", f"/{path}/{key}")
-        dialogue.read_until(b"first\n")
-        assert f"dependency {key} closed" not in server.notes
-        depart(dialogue)
+        depart_together(server, f"/{path}/{key}", b"first\n")
 
-        server.notes.wait_for(f"dependency {key} closed")
+        for name in (f"{key}-leave", f"{key}-vanish"):
+            server.notes.wait_for(f"{path} {name} closed")
+            server.notes.wait_for(f"dependency {name} closed")
         server.still_serves()
 
-    @departures
-    def test_client_leaves_an_event_stream(self, server: Server, key: str, depart: Depart) -> None:
+    def test_client_leaves_an_event_stream(self, server: Server, key: str) -> None:
         """
         An event stream that waits is closed once its client has left, without a traceback.
         """
-        dialogue = server.dial()
-        dialogue.request("GET", f"/endless-events/{key}")
-        dialogue.read_until(b"first")
-        depart(dialogue)
+        depart_together(server, f"/endless-events/{key}", b"first")
 
-        server.notes.wait_for(f"endless-events {key} closed")
+        server.notes.wait_for(f"endless-events {key}-leave closed")
+        server.notes.wait_for(f"endless-events {key}-vanish closed")
         server.still_serves()
 
 

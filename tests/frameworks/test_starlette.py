@@ -4,6 +4,8 @@ import hashlib
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,11 +23,13 @@ from tests.frameworks.behaviours import (
 )
 from tests.frameworks.conftest import Serve
 from tests.frameworks.peers import DEADLINE_S
-from tests.frameworks.running import Server
+from tests.frameworks.running import Server, launched
 from tests.frameworks.websocket_behaviours import WebSockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 APPLICATION = "starlette_app:app"
+
+LARGE = bytes(range(256)) * 4096 * 16
 
 ALPHABET = b"abcdefghijklmnopqrstuvwxyz"
 
@@ -100,6 +104,26 @@ class TestFiles:
         """
         assert client.get(path).status_code == 404
 
+    def test_large_file(self, client: httpx.Client) -> None:
+        """
+        A file much larger than a socket buffer arrives whole.
+        """
+        assert hashlib.sha256(LARGE).digest() == hashlib.sha256(client.get("/large").content).digest()
+
+    @pytest.mark.parametrize("path", ["/large", "/big"])
+    def test_stalled_client(self, server: Server, path: str) -> None:
+        """
+        A client that does not read for a while keeps nobody from being served, and misses nothing.
+        """
+        with server.dial() as dialogue:
+            dialogue.request("GET", path, "Connection: close")
+            head = dialogue.read_until(b"\r\n\r\n")
+            server.still_serves()
+            body = dialogue.read_to_end()
+
+        assert f"content-length: {len(body)}\r\n".encode() in head.lower()
+        assert hashlib.sha256(LARGE[: len(body)]).digest() == hashlib.sha256(body).digest()
+
     def test_download(self, client: httpx.Client) -> None:
         """
         A file response has its Content-Disposition and the whole file, time after time on one connection.
@@ -118,9 +142,7 @@ class TestFiles:
             ("bytes=-3", "bytes 23-25/26", b"xyz"),
         ],
     )
-    def test_range(
-        self, client: httpx.Client, path: str, asked: str, content_range: str, body: bytes
-    ) -> None:
+    def test_range(self, client: httpx.Client, path: str, asked: str, content_range: str, body: bytes) -> None:
         """
         A range of a file is a 206 with just these bytes.
         """
@@ -183,6 +205,24 @@ class TestStreamingUploads(StreamingUploads):
 
         assert {"total": 10, "sha256": hashlib.sha256(b"0123456789").hexdigest()} == answer.json()
 
+    def test_application_that_does_not_read(self, server: Server, key: str) -> None:
+        """
+        A large upload that the application does not read yet harms nobody, and arrives whole.
+        """
+
+        def upload() -> httpx.Response:
+            with server.client() as client:
+                return client.post(f"/slow-intake/{key}", content=LARGE)
+
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(upload)
+            server.notes.wait_for(f"slow intake {key} waits")
+            server.still_serves()
+            assert not answer.done()
+            server.cue(key)
+
+            assert {"sha256": hashlib.sha256(LARGE).hexdigest()} == answer.result().json()
+
 
 class TestDepartures(Departures):
     """
@@ -216,13 +256,15 @@ class TestDepartures(Departures):
         server.still_serves()
 
     @departures
-    def test_client_leaves_a_large_file(self, server: Server, depart: Depart) -> None:
+    @pytest.mark.parametrize("fields", [[], ["Range: bytes=1-"]], ids=["file", "range"])
+    def test_client_leaves_a_large_file(self, server: Server, depart: Depart, fields: list[str]) -> None:
         """
-        A client that leaves a large answer that it has not read harms nobody.
+        A client that leaves a large file that it has not read harms nobody.
         """
         dialogue = server.dial()
-        dialogue.request("GET", "/big")
+        dialogue.request("GET", "/large", *fields)
         dialogue.read_until(b"\r\n\r\n")
+        server.still_serves()
         depart(dialogue)
 
         server.still_serves()
@@ -234,9 +276,7 @@ class TestBackgroundWork(BackgroundWork):
     """
 
     @pytest.mark.parametrize("path", ["/stream-later", "/stamped/later", "/stamped/stream-later"])
-    def test_background_work_of_other_answers(
-        self, server: Server, client: httpx.Client, key: str, path: str
-    ) -> None:
+    def test_background_work_of_other_answers(self, server: Server, client: httpx.Client, key: str, path: str) -> None:
         """
         Background work of streams and below middleware begins while the connection stays open, and completes.
         """
@@ -292,6 +332,22 @@ class TestLifespan(Lifespan):
     """
     Starlette's lifespan, and how the server drains around it.
     """
+
+    def test_state_of_a_request(self, client: httpx.Client) -> None:
+        """
+        What a request puts into its state is not seen by the next one.
+        """
+        for _ in range(2):
+            assert client.get("/mark").json() == {"seen": False, "started": "yes"}
+
+    def test_startup_fails(self, tmp_path: Path) -> None:
+        """
+        A failed start-up ends the server with status 3 before it listens, and the log tells why.
+        """
+        with launched("starlette_app:broken", folder=tmp_path) as server:
+            assert server.wait_until_it_has_ended() == 3
+            assert "DeliberateFault: startup" in server.log.text()
+            assert "http://" not in server.log.text()
 
     def test_upload_outlives_sigterm(self, serve: Serve, key: str) -> None:
         """

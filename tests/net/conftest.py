@@ -22,7 +22,7 @@ from tests.net.rig import NATIVE, TWISTED, VARIANTS, Rig
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    A native transport or socket that is left to the garbage collector fails its test; Twisted's are its own matter.
+    A native transport or socket that is left to the garbage collector fails its test.
     """
     for item in items:
         if getattr(item, "callspec", None) is not None and item.callspec.params.get("variant") in NATIVE:
@@ -86,11 +86,7 @@ def certificate() -> bytes:
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .sign(key, SHA256())
     )
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(
-        Encoding.PEM
-    )
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)

@@ -148,9 +148,7 @@ def test_port_is_a_listening_port(rig: Rig, family: str) -> None:
     assert served.port.factory is served.factory
 
 
-@pytest.mark.parametrize(
-    "name", ["_realPortNumber", "_type", "backlog", "factory", "interface", "port", "socket"]
-)
+@pytest.mark.parametrize("name", ["_realPortNumber", "_type", "backlog", "factory", "interface", "port", "socket"])
 def test_port_has_attribute(rig: Rig, name: str) -> None:
     """
     A TCP port has the attributes that no interface names and that programs read all the same.
@@ -349,9 +347,7 @@ def test_unix_path_without_folder(rig: Rig) -> None:
 # The socket file
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"), [({}, 0o666), ({"mode": 0o600}, 0o600), ({"mode": 0o660}, 0o660)]
-)
+@pytest.mark.parametrize(("options", "expected"), [({}, 0o666), ({"mode": 0o600}, 0o600), ({"mode": 0o660}, 0o660)])
 def test_unix_mode(rig: Rig, options: dict[str, int], expected: int) -> None:
     """
     The socket file has the mode that was asked for, 666 by default, whatever the umask.
@@ -619,8 +615,9 @@ def test_adopt_unknown_family(rig: Rig) -> None:
     """
     An address family that is not IPv4, IPv6 or UNIX raises UnsupportedAddressFamily.
     """
-    with socket.socket() as sock, pytest.raises(UnsupportedAddressFamily):
-        rig.listeners.adoptStreamPort(sock.fileno(), socket.AF_PACKET, RecorderFactory())
+    factory = RecorderFactory()
+    with listening_socket(rig, "tcp") as sock, pytest.raises(UnsupportedAddressFamily):
+        rig.add(rig.listeners.adoptStreamPort(sock.fileno(), socket.AF_PACKET, factory), factory)
 
 
 # Descriptors run out
@@ -858,9 +855,7 @@ class TLSClient:
 
     def __init__(self, rig: Rig, certificate: bytes, address: Any) -> None:
         self._in_thread = rig.in_thread
-        self.context = ssl.create_default_context(
-            cadata=certificate[certificate.index(b"-----BEGIN CERT") :].decode()
-        )
+        self.context = ssl.create_default_context(cadata=certificate[certificate.index(b"-----BEGIN CERT") :].decode())
         self.address = address
         self.sock: Any = None
 
@@ -970,7 +965,7 @@ async def test_tls_abort(rig: Rig, certificate: bytes) -> None:
     async with TLSClient(rig, certificate, served.address) as client:
         await client.send(b"go")
         with pytest.raises((ssl.SSLError, ConnectionResetError)):
-            await client.rest()
+            await client.receive(1)
     server = await served.accepted()
     await rig.until(lambda: server.lost)
     # Twisted's TLS says ConnectionLost, where its TCP says ConnectionAborted.
@@ -981,9 +976,7 @@ async def test_tls_without_tls(rig: Rig, certificate: bytes) -> None:
     """
     A client that speaks no TLS is closed, hears none of the application's bytes, and the port goes on.
     """
-    served = serve_tls(
-        rig, certificate, recorder(on_made=lambda server: server.write(b"secret"), on_read=echo)
-    )
+    served = serve_tls(rig, certificate, recorder(on_made=lambda server: server.write(b"secret"), on_read=echo))
     client = await served.connect()
     await client.send(b"GET / HTTP/1.1\r\n\r\n")
     server = await served.accepted()

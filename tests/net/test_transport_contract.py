@@ -208,9 +208,7 @@ async def test_attributes_after_the_end(rig: Rig) -> None:
     When connectionLost is called the transport is already disconnected, and stays so.
     """
     seen = []
-    served = rig.serve(
-        recorder(on_lost=lambda s: seen.append((s.transport.connected, s.transport.disconnected)))
-    )
+    served = rig.serve(recorder(on_lost=lambda s: seen.append((s.transport.connected, s.transport.disconnected))))
     client, server = await served.pair()
     client.close()
     await rig.until(lambda: server.lost)
@@ -755,9 +753,7 @@ async def test_peer_resets_before_accept(rig: Rig) -> None:
     """
     A client gone before it was accepted leaves the port serving, and its protocol, if made, hears the end.
     """
-    served = rig.serve(
-        recorder(on_made=lambda server: peers.append(server.transport.getPeer()), on_read=echo)
-    )
+    served = rig.serve(recorder(on_made=lambda server: peers.append(server.transport.getPeer()), on_read=echo))
     peers: list[Any] = []
     # Connected by the kernel alone: the loop does not turn here.
     with socket.socket() as sock:
@@ -903,7 +899,8 @@ async def test_close_while_paused(rig: Rig) -> None:
     """
     What the peer sent before its close while we were paused is delivered by resumeProducing, then the end.
     """
-    client, server = await rig.serve(recorder(on_made=lambda server: server.pause())).pair()
+    client, server = await rig.serve().pair()
+    server.pause()
     await client.send(b"last words")
     client.close()
     await rig.until(lambda: rig.unread_bytes(server) == 10)

@@ -47,7 +47,19 @@ class Answer:
     The answer's half of an exchange: from messages to a stream. Also the denial of a WebSocket.
     """
 
-    __slots__ = ("bodiless", "gate", "head", "headers", "left", "length", "phase", "size", "status", "stream", "trailing")
+    __slots__ = (
+        "bodiless",
+        "gate",
+        "head",
+        "headers",
+        "left",
+        "length",
+        "phase",
+        "size",
+        "status",
+        "stream",
+        "trailing",
+    )
 
     def __init__(self, gate: Gate, head: Head, stream: Stream) -> None:
         self.gate = gate
@@ -222,7 +234,17 @@ class HttpExchange(Answer):
     One HTTP request: what the wire drives and what the application awaits.
     """
 
-    __slots__ = ("_began", "_chunks", "_ended", "_grace", "_receivers", "_senders", "_stalled", "_told", "task")
+    __slots__ = (
+        "_began",
+        "_chunks",
+        "_ended",
+        "_grace",
+        "_receivers",
+        "_senders",
+        "_stalled",
+        "_told",
+        "task",
+    )
 
     def __init__(self, gate: Gate, head: Head, stream: Stream) -> None:
         Answer.__init__(self, gate, head, stream)
@@ -242,9 +264,7 @@ class HttpExchange(Answer):
         Start the application's task, in a context of its own.
         """
         gate = self.gate
-        self.task = task = gate.loop.create_task(
-            run(gate.application, scope, self), context=gate.context.copy()
-        )
+        self.task = task = gate.loop.create_task(run(gate.application, scope, self), context=gate.context.copy())
         gate.tasks.add(task)
 
     # Exchange: from the wire

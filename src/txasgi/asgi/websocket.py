@@ -529,7 +529,9 @@ def _close_of(message: Message) -> tuple[int, str]:
     reason = message.get("reason") or ""
     if code is None:
         code = 1000
-    if not isinstance(code, int) or not (1000 <= code <= 1014 and code not in (1004, 1005, 1006) or 3000 <= code <= 4999):
+    if not isinstance(code, int) or not (
+        (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
+    ):
         raise ApplicationError(f"{code!r} is no close code that may be sent (RFC 6455 section 7.4)")
     if not isinstance(reason, str):
         raise ApplicationError(f"reason must be a str, not {type(reason).__name__}")

@@ -214,7 +214,7 @@ def _tls(
 def _haproxy(reactor: NativeListeners, rest: str) -> Listen:
     from twisted.protocols.haproxy import proxyEndpoint
 
-    return proxyEndpoint(parse(reactor, rest)).listen  # type: ignore[no-any-return]
+    return proxyEndpoint(parse(reactor, rest)).listen
 
 
 def _plugin(reactor: NativeListeners, string: str) -> Listen:
@@ -228,7 +228,9 @@ def _plugin(reactor: NativeListeners, string: str) -> Listen:
     except Exception as error:  # A parser of another package; whatever it raises is about the string.
         if str(error).startswith("Unknown endpoint type"):
             known = ", ".join(_PREFIXES)
-            raise EndpointError(f"unknown prefix {prefix!r}; there are {known}, and those of installed plugins") from None
+            raise EndpointError(
+                f"unknown prefix {prefix!r}; there are {known}, and those of installed plugins"
+            ) from None
         raise EndpointError(str(error) or type(error).__name__) from error
 
 

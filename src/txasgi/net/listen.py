@@ -22,7 +22,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IReactorSocket, IReactorTCP, IReactorUNIX
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorUNIX,
+)
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -104,11 +111,11 @@ class NativePort:
 
     connected = False
     disconnecting = False
-    socket: socket.socket | None = None
+    socket: Any = None
 
     def __init__(
         self,
-        bind: Callable[[], socket.socket],
+        bind: Callable[[], Any],
         factory: Any,
         loop: asyncio.AbstractEventLoop,
         backlog: int = BACKLOG,
@@ -134,7 +141,7 @@ class NativePort:
         self.connected = True
         self._starting = self._loop.create_task(self._serve(sock))
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: Any) -> None:
         # The loop's server closes the socket that it is given, and uvloop not at once: it gets a duplicate.
         # It calls listen() once more, with the backlog that it is told.
         server_socket = sock.dup()
@@ -277,7 +284,13 @@ class NativeListeners:
         return port
 
     def listenTCP(
-        self, port: int, factory: Any, backlog: int = TWISTED_BACKLOG, interface: str = "", *, reuse_port: bool = False
+        self,
+        port: int,
+        factory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        interface: str = "",
+        *,
+        reuse_port: bool = False,
     ) -> NativePort:
         """
         Listen on a TCP port; *interface* may be an IPv6 address. Raises CannotListenError.
@@ -300,7 +313,12 @@ class NativeListeners:
         return self._listen(f"tcp:{interface}:{port}", bind, factory, backlog)
 
     def listenUNIX(
-        self, address: str, factory: Any, backlog: int = TWISTED_BACKLOG, mode: int = 0o666, wantPID: bool = False
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        mode: int = 0o666,
+        wantPID: bool = False,
     ) -> NativePort:
         """
         Listen on a UNIX socket. A socket file that nobody listens on any more is replaced. Raises CannotListenError.
@@ -334,7 +352,12 @@ class NativeListeners:
         return self._listen(f"unix:{os.path.abspath(address)}", bind, factory, backlog, remove)
 
     def listenSSL(
-        self, port: int, factory: Any, contextFactory: Any, backlog: int = TWISTED_BACKLOG, interface: str = ""
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        interface: str = "",
     ) -> NativePort:
         """
         Listen on a TCP port and speak TLS there.

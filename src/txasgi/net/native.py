@@ -69,7 +69,7 @@ class NativeTransport(asyncio.Protocol):
     accepted: makes the Twisted protocol for a peer, or None to refuse it.
     """
 
-    data_received: Callable[[bytes], None]
+    data_received: Callable[[bytes], None]  # type: ignore[assignment]  # an attribute, not a method: see above
     write: Callable[[bytes], None]
 
     TLS = False
@@ -258,13 +258,13 @@ class NativeTransport(asyncio.Protocol):
         """
         self._half_closed()
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> Any:
         """
         The client's address.
         """
         return self._peer
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> Any:
         """
         Our address.
         """
@@ -328,9 +328,7 @@ class NativeTransport(asyncio.Protocol):
         From now on tell *producer* when to produce. Raises RuntimeError if there is one already.
         """
         if self.producer is not None:
-            raise RuntimeError(
-                f"Cannot register producer {producer} on {self}, because producer {self.producer} was never unregistered."
-            )
+            raise RuntimeError(f"cannot register producer {producer}: producer {self.producer} was never unregistered")
         if not self.connected:
             producer.stopProducing()
             return

@@ -42,16 +42,16 @@ def report(outcome: Outcome) -> None:
     target = escaped(head.target.decode("latin-1"))
     version = head.version if "." in head.version else f"{head.version}.0"
     client = client_of(head.link)
-    milliseconds = outcome.seconds * 1000
+    took = outcome.seconds * 1000
     why = f" ({escaped(outcome.why)})" if outcome.why else ""
-    status = outcome.status
+    status = outcome.status or "-"
     if outcome.kind == "open":
         text = f'{client} "WebSocket {target}" open'
     elif outcome.kind == "close":
-        text = f'{client} "WebSocket {target}" closed {status} {outcome.size} bytes {milliseconds:.0f} ms{why}'
+        text = f'{client} "WebSocket {target}" closed {status} {outcome.size} bytes {took:.0f} ms{why}'
     else:
-        text = f'{client} "{head.method} {target} HTTP/{version}" {status or "-"} {outcome.size} bytes {milliseconds:.1f} ms{why}'
-    _log.info(text, extra={"status": status if outcome.kind == "http" else 0})
+        text = f'{client} "{head.method} {target} HTTP/{version}" {status} {outcome.size} bytes {took:.1f} ms{why}'
+    _log.info(text, extra={"status": outcome.status if outcome.kind == "http" else 0})
 
 
 def refused(link: Link, error: PeerError) -> None:

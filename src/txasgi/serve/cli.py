@@ -22,7 +22,7 @@ _NO_APPLICATION = (
 )
 
 
-class _Value(click.ParamType):
+class _Value(click.ParamType[str]):
     """
     The type of an option's value: what config.py says of it.
     """
@@ -158,4 +158,3 @@ def _serve(app: str | None, config_file: str | None, check_config: bool, print_c
     from txasgi.serve.running import run_process
 
     return run_process(app, config, check_only=check_config)
-

@@ -20,11 +20,12 @@ from txasgi.asgi.task import Application
 from txasgi.asgi.websocket import WebSocketOptions
 from txasgi.config import Config
 from txasgi.deadlines import Deadlines
-from txasgi.net import endpoints, reactor as reactors
+from txasgi.net import endpoints
+from txasgi.net import reactor as reactors
 from txasgi.net.listen import NativeListeners, SocketTable
 from txasgi.observe import access
 from txasgi.wire.front import Front
-from txasgi.wire.h1 import H1Options
+from txasgi.wire.h1_input import H1Options
 
 _log = logging.getLogger("txasgi")
 
@@ -36,9 +37,7 @@ class Server:
     Made with a running, or not yet running, event loop and an asyncio reactor on it; `start`, then `stop`.
     """
 
-    def __init__(
-        self, application: Application, config: Config, reactor: Any, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, application: Application, config: Config, reactor: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._application = application
         self._config = config
         self._loop = loop
@@ -176,7 +175,7 @@ class Server:
 
     async def _drain(self, front: Front, gate: Gate) -> None:
         empty = self._loop.create_future()
-        front.drain(lambda: empty.done() or empty.set_result(None))
+        front.drain(lambda: None if empty.done() else empty.set_result(None))
         await empty
         while gate.tasks:
             await asyncio.wait(gate.tasks)

@@ -17,7 +17,7 @@ from txasgi.errors import PeerError
 from txasgi.seam import Link, Outcome
 from txasgi.testing.transports import MemoryTransport
 from txasgi.wire.front import Front
-from txasgi.wire.h1 import H1Options
+from txasgi.wire.h1_input import H1Options
 
 
 class Rig:

@@ -159,13 +159,13 @@ class MemoryTransport:
         IHalfCloseableDescriptor; not used.
         """
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> Any:
         """
         The client.
         """
         return self.peer
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> Any:
         """
         The server.
         """

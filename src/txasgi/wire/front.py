@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNeg
 from zope.interface import implementer
 
 from txasgi.seam import Open
-from txasgi.wire.h1 import H1Connection, H1Options
+from txasgi.wire.h1 import H1Connection
+from txasgi.wire.h1_input import H1Options
 
 
 @implementer(IProtocolFactory, IProtocolNegotiationFactory)

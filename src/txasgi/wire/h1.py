@@ -3,97 +3,42 @@ HTTP/1.1 on llhttp's callbacks.
 
 Rules:
 
-* One request is answered at a time; those that were sent ahead of it (pipelining) wait their turn, parsed but not opened,
-  with reading paused.
+* One request is answered at a time; those that were sent ahead of it (pipelining) wait their turn, parsed but not
+  opened, with reading paused.
 * The connection is the Stream of the request that is being answered. An exchange lets go of it when its answer is
   complete, so it can serve the next one.
 * Back pressure in: bytes handed to the exchange are counted until `consumed`; above UNREAD_BYTES reading pauses.
 * Back pressure out: the connection is the transport's push producer and passes the word on.
 * The answer decides whether the connection can be used again; `_answered` is the only place that goes on from there.
 
-Theory of operation. `_receiving` is where the parser's body callbacks go: the open exchange, a `_Queued` request,
-or None between messages; `_exchange` is who answers. After an early answer `_exchange` is None while the rest of the body
-is still coming: a little of it is thrown away, much of it ends the connection.
+Theory of operation. `_receiving` is where the parser's body callbacks go: the open exchange, a `Queued` request,
+or None between messages; `_exchange` is who answers. After an early answer `_exchange` is None while the rest of the
+body is still coming: a little of it is thrown away, much of it ends the connection.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from httptools import (
-    HttpParserCallbackError,
-    HttpParserError,
-    HttpParserInvalidMethodError,
-    HttpParserUpgrade,
-    HttpRequestParser,
-)
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IProtocol, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
-from txasgi.deadlines import Deadlines
-from txasgi.errors import BadRequest, HeadTimeout, HeadTooLarge, PeerError
-from txasgi.fields import comma_list
-from txasgi.seam import Exchange, Field, Head, Link, Open
-from txasgi.wire import h1_bytes, h1_rules
+from txasgi.errors import HeadTimeout, HeadTooLarge, PeerError
+from txasgi.seam import Exchange, Field, Head, Open
+from txasgi.wire import h1_bytes
+from txasgi.wire.h1_input import UNREAD_BYTES, H1Input, H1Options, Queued
 from txasgi.wire.h1_output import H1Output
-from txasgi.wire.h1_rules import NOTED
 from txasgi.wire.links import link_of
 
-# Body bytes that may wait for the application before reading pauses; Uvicorn's and asyncio's mark.
-UNREAD_BYTES = 65536
-# Fed to the parser at once, so that what it makes of one read stays small.
-_PIECE_BYTES = 65536
-# Behind an early answer, thrown away to keep the connection; more than that and a new connection is cheaper.
-DRAIN_BYTES = 65536
 # How long a closing connection reads on, so that the client gets to read the answer: a close with unread input resets.
 # nginx's lingering_timeout is 5 s.
 LINGER_S = 2.0
 
 
-@dataclass(slots=True)
-class H1Options:
-    """
-    What a connection is told; one for a server.
-
-    keep_alive_s: idle time after an answer before the connection is closed.
-    head_s: time for a whole request head.
-    head_bytes, head_fields: the largest head, in bytes and in fields.
-    fields: the fields that every answer carries (date, server), kept up to date by their owner.
-    call_soon: the event loop's.
-    refused: told of each request that was refused before it reached the application.
-    """
-
-    deadlines: Deadlines
-    call_soon: Callable[..., Any]
-    keep_alive_s: float = 5.0
-    head_s: float = 30.0
-    # nginx 32 KiB (4 x 8), Node 16, Tomcat 8, h11 16. A Kerberos ticket alone can pass 16.
-    head_bytes: int = 65536
-    # Apache 100, gunicorn 100, Twisted 500; browsers send about 20, proxies double that.
-    head_fields: int = 200
-    fields: Sequence[Field] = field(default_factory=list)
-    refused: Callable[[Link, PeerError], object] = lambda _link, _error: None
-
-
-class _Queued:
-    """
-    A request that came before its turn.
-    """
-
-    __slots__ = ("chunks", "ended", "head", "keep_alive")
-
-    def __init__(self, head: Head, keep_alive: bool) -> None:
-        self.head = head
-        self.keep_alive = keep_alive
-        self.chunks: list[bytes] = []
-        self.ended = False
-
-
 @implementer(IProtocol, IPushProducer)
-class H1Connection(H1Output):
+class H1Connection(H1Input, H1Output):
     """
     One HTTP/1.x connection.
 
@@ -117,20 +62,9 @@ class H1Connection(H1Output):
         self._closed = closed
         self.deadline: float | None = None
         self.due: int | None = None
-        # The head that is being parsed.
-        self._target = b""
-        self._headers: list[Field] = []
-        self._noted: dict[bytes, bytes] = {}
-        self._repeated = False
-        self._host: bytes | None = None
-        self._head_fed = 0
-        self._fresh = True
-        # The request that is being received.
-        self._receiving: Exchange | _Queued | None = None
+        H1Input.__init__(self)
         self._unread = 0
-        self._dropped = 0
-        self._queue: deque[_Queued] | None = None
-        self._resync: bytes | None = None
+        self._queue = None
         # The request that is being answered: H1Output tells what these are.
         self._exchange: Exchange | None = None
         self._keep_alive = True
@@ -155,7 +89,6 @@ class H1Connection(H1Output):
         """
         self.transport = transport
         self._link = link_of(transport, ISSLTransport.providedBy(transport))
-        self._parser = HttpRequestParser(self)
         transport.registerProducer(self, True)
         self._set_deadline(self._options.head_s)
         self._opened(self)
@@ -170,38 +103,6 @@ class H1Connection(H1Output):
         For Twisted's log.
         """
         return "txasgi"
-
-    def dataReceived(self, data: bytes | memoryview) -> None:
-        """
-        Bytes from the client.
-        """
-        if self._tunnel or self._closing or len(data) > _PIECE_BYTES:
-            self._receive_unusual(data)
-            return
-        self._fresh = False
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            self._upgrade(bytes(data[upgrade.args[0] :]))
-        except HttpParserError as error:
-            self._refuse(self._fault(error, data))
-        else:
-            if self._receiving is None and not self._fresh and not self._closing:
-                self._partial_head(len(data))
-
-    def _receive_unusual(self, data: bytes | memoryview) -> None:
-        """
-        For a tunnel, for nobody any more, or more than the parser gets at once.
-        """
-        if self._tunnel:
-            self._tunnel_data(bytes(data))
-        elif not self._closing:
-            view = memoryview(data)
-            for start in range(0, len(data), _PIECE_BYTES):
-                if self._tunnel:
-                    self._tunnel_data(bytes(view[start:]))
-                    break
-                self.dataReceived(view[start : start + _PIECE_BYTES])
 
     def connectionLost(self, reason: Any) -> None:
         """
@@ -221,165 +122,6 @@ class H1Connection(H1Output):
         if exchange is not None:
             exchange.lost(why)
 
-    # Parsing
-
-    def _partial_head(self, size: int) -> None:
-        """
-        A head has begun and is not complete. Its deadline runs from its first byte; more bytes don't move it.
-        """
-        if not self._head_fed and self._exchange is None:
-            self._set_deadline(self._options.head_s)
-        self._head_fed += size
-        if self._head_fed > self._options.head_bytes:
-            self._refuse(HeadTooLarge(f"request head of over {self._options.head_bytes} bytes"))
-
-    def _fault(self, error: HttpParserError, data: bytes | memoryview) -> PeerError:
-        cause = error.__context__
-        if isinstance(error, HttpParserCallbackError) and cause is not None:
-            if isinstance(cause, PeerError):
-                return cause
-            raise cause  # Ours: let it out.
-        if isinstance(error, HttpParserInvalidMethodError) and self._receiving is None:
-            return h1_rules.unknown_method(bytes(data[:80]))
-        return BadRequest(str(error))
-
-    def on_url(self, url: bytes) -> None:
-        """
-        llhttp: a piece of the target.
-        """
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """
-        llhttp: a field, or a trailer field. Only white space after the value is left on.
-        """
-        name = name.lower()
-        value = value.rstrip()
-        if name in NOTED:
-            if name in self._noted and name != b"connection":
-                self._repeated = True
-            self._noted[name] = value
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """
-        llhttp: the head is complete. Open its exchange, or queue it.
-        """
-        if self._resync is not None:
-            self._forget_head()
-            return
-        parser, noted, target, headers = self._parser, self._noted, self._target, self._headers
-        method: bytes = parser.get_method()
-        keep_alive: bool = parser.should_keep_alive()
-        # Asking for the version costs as much as parsing: without Connection, only 1.1 is kept alive.
-        version = "1.1" if keep_alive and b"connection" not in noted else parser.get_http_version()
-        known = _METHODS.get(method)
-        if len(noted) > 1 or version != "1.1" or self._repeated or b"host" not in noted or known is None:
-            h1_rules.examine(method, version, noted, self._repeated)
-        if noted.get(b"host") != self._host:
-            self._host = noted.get(b"host")
-            h1_rules.check_host(self._host or b"")
-        if target[0] != _SLASH or b"#" in target or len(target) > h1_rules.TARGET_BYTES or known is None:
-            target = h1_rules.origin_form(method, target)
-        # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
-        if self._head_fed or len(headers) > self._options.head_fields:
-            self._measure(headers, target)
-        head = Head(known or method.decode(), target, headers, version, self._link)
-        if b"expect" in noted and version == "1.1":
-            head.expects_continue = True
-        if parser.should_upgrade():
-            self._note_upgrade(head, method, noted)
-        self._target = b""
-        self._headers = []
-        self._noted = {}
-        self._head_fed = 0
-        if self._exchange is not None or self._queue:
-            self._enqueue(head, keep_alive)
-        else:
-            self.deadline = None
-            self._begin(head, keep_alive)
-
-    def _measure(self, headers: list[Field], target: bytes) -> None:
-        options = self._options
-        if len(headers) > options.head_fields:
-            raise HeadTooLarge(f"request head of {len(headers)} fields, limit {options.head_fields}")
-        size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
-        if size > options.head_bytes:
-            raise HeadTooLarge(f"request head of {size} bytes, limit {options.head_bytes}")
-
-    def _forget_head(self) -> None:
-        self._target = b""
-        self._headers = []
-        self._noted = {}
-        self._repeated = False
-        self._head_fed = 0
-
-    def _note_upgrade(self, head: Head, method: bytes, noted: dict[bytes, bytes]) -> None:
-        """
-        llhttp will stop behind this head, as the client asked for another protocol (RFC 9110 section 7.8).
-        """
-        offered = comma_list([value.lower() for name, value in head.headers if name == b"upgrade"])
-        has_body = b"transfer-encoding" in noted or noted.get(b"content-length", b"0").strip(b"0") != b""
-        if b"websocket" in offered and method == b"GET" and head.version == "1.1":
-            if has_body:
-                raise BadRequest("a WebSocket handshake with a body")
-            head.protocol = b"websocket"
-        elif has_body:
-            # We don't upgrade, so a body follows, which llhttp would not parse: give it to a new parser.
-            name = b"transfer-encoding" if b"transfer-encoding" in noted else b"content-length"
-            self._resync = b"POST / HTTP/1.1\r\nhost: a\r\n%b: %b\r\n\r\n" % (name, noted[name])
-
-    def _upgrade(self, rest: bytes) -> None:
-        framing = self._resync
-        if framing is not None:
-            self._parser = HttpRequestParser(self)
-            self._parser.feed_data(framing)
-            self._resync = None
-        elif self._tunnel:
-            if rest:
-                self._tunnel_data(rest)
-            return
-        if rest:
-            self.dataReceived(rest)
-
-    def on_body(self, chunk: bytes) -> None:
-        """
-        llhttp: body bytes.
-        """
-        receiving = self._receiving
-        if isinstance(receiving, _Queued):
-            receiving.chunks.append(chunk)
-        elif receiving is not None:
-            self._unread += len(chunk)
-            receiving.data(chunk)
-            if self._unread > UNREAD_BYTES:
-                self._pause_reading()
-        else:
-            self._dropped += len(chunk)
-            if self._dropped > DRAIN_BYTES and not self._closing:
-                self._linger()
-
-    def on_message_complete(self) -> None:
-        """
-        llhttp: the body is complete. Fields since the head are trailers.
-        """
-        if self._resync is not None or self._tunnel:
-            return
-        self._fresh = True
-        if self._headers:
-            # Trailers: validated by llhttp, and dropped, as ASGI has no place for them (RFC 9110 section 6.5.1).
-            self._headers, self._noted, self._repeated = [], {}, False
-        receiving, self._receiving = self._receiving, None
-        if isinstance(receiving, _Queued):
-            receiving.ended = True
-            return
-        self._ended = True
-        if receiving is not None:
-            receiving.end()
-        elif not self._closing:
-            # The rest of a body behind an early answer.
-            self._idle()
-
     # One request after the other
 
     def _begin(self, head: Head, keep_alive: bool) -> None:
@@ -398,7 +140,7 @@ class H1Connection(H1Output):
     def _enqueue(self, head: Head, keep_alive: bool) -> None:
         if self._queue is None:
             self._queue = deque()
-        queued = _Queued(head, keep_alive)
+        queued = Queued(head, keep_alive)
         if head.protocol is not None:
             self._tunnel = 1
         self._queue.append(queued)
@@ -484,7 +226,7 @@ class H1Connection(H1Output):
                 self.transport.unregisterProducer()
                 self.transport.abortConnection()
                 return
-        if isinstance(receiving, _Queued) and self._queue:
+        if isinstance(receiving, Queued) and self._queue:
             self._queue.pop()
         self._receiving = None
         if self._exchange is None and not self._queue:
@@ -515,6 +257,16 @@ class H1Connection(H1Output):
         else:
             self._close()
 
+    def _partial_head(self, size: int) -> None:
+        """
+        A head has begun and is not complete. Its deadline runs from its first byte; more bytes don't move it.
+        """
+        if not self._head_fed and self._exchange is None:
+            self._set_deadline(self._options.head_s)
+        self._head_fed += size
+        if self._head_fed > self._options.head_bytes:
+            self._refuse(HeadTooLarge(f"request head of over {self._options.head_bytes} bytes"))
+
     def _close(self) -> None:
         self._closing = True
         self.deadline = None
@@ -532,8 +284,9 @@ class H1Connection(H1Output):
         """
         transport = self.transport
         self._closing = True
+        half_close = IHalfCloseableDescriptor.providedBy(self.transport)
         # TLS has no half close: close_notify ends both ways.
-        if self._link.scheme == "http" and IHalfCloseableDescriptor.providedBy(transport):
+        if self._link.scheme == "http" and half_close:
             transport.unregisterProducer()
             transport.loseWriteConnection()
             self._resume_reading()
@@ -634,7 +387,3 @@ class H1Connection(H1Output):
         """
         The transport is gone; connectionLost tells.
         """
-
-
-_SLASH = 0x2F
-_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}

@@ -1,11 +1,11 @@
 """
 Frames of an open WebSocket: bytes in, messages out, and back. The only door to Autobahn.
 
-Theory of operation. A WebSocket enters here already open; Autobahn's handshake never runs (rebuilding the request as bytes
-for its parser became CVE-2026-44546 elsewhere). The common frame, one that is a whole text or binary message, masked, not
-compressed, complete in the buffer, is taken straight from the buffer by position. Any other frame is handed to Autobahn, one at
-a time and as it arrives: fragmentation, control frames, the closing handshake, inflation and every check of RFC 6455 are
-Autobahn's. One at a time, because Autobahn copies what is behind a frame for each frame.
+Theory of operation. A WebSocket enters here already open; Autobahn's handshake never runs (rebuilding the request as
+bytes for its parser became CVE-2026-44546 elsewhere). The common frame, one that is a whole text or binary message,
+masked, not compressed, complete in the buffer, is taken straight from the buffer by position. Any other frame is handed
+to Autobahn, one at a time and as it arrives: fragmentation, control frames, the closing handshake, inflation and every
+check of RFC 6455 are Autobahn's. One at a time, because Autobahn copies what is behind a frame for each frame.
 
 When the listener says that it is behind, the rest of the bytes stays here unread, so that one read full of small frames
 cannot flood it.

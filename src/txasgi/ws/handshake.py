@@ -133,13 +133,13 @@ def _agree(parameters: list[bytes]) -> Deflate | None:
     server_bits = min(server_bits, SERVER_WINDOW_BITS)
     answer.append(b"server_max_window_bits=%d" % server_bits)
     if b"client_max_window_bits" in given:
-        text = given.pop(b"client_max_window_bits")
-        bits = 15 if text is None else _window_bits(text)
-        if bits is None:
+        wanted = given.pop(b"client_max_window_bits")
+        asked = 15 if wanted is None else _window_bits(wanted)
+        if asked is None:
             return None
         # A window of 2 ** 8 the client may use; zlib inflates it with one of 2 ** 9.
-        client_bits = max(min(bits, CLIENT_WINDOW_BITS), 9)
-        answer.append(b"client_max_window_bits=%d" % min(bits, CLIENT_WINDOW_BITS))
+        client_bits = max(min(asked, CLIENT_WINDOW_BITS), 9)
+        answer.append(b"client_max_window_bits=%d" % min(asked, CLIENT_WINDOW_BITS))
     if given:
         return None
     if server_reset:

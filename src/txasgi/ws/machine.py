@@ -65,7 +65,7 @@ class _Server:
     isServer = True
 
 
-class FrameMachine(WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn has no types
+class FrameMachine(WebSocketServerProtocol):
     """
     Autobahn's protocol without connection, handshake, timers and logger.
 
@@ -82,7 +82,7 @@ class FrameMachine(WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn h
     # UTF-8 is validated by decoding, which is thirty times as fast.
     utf8validateIncoming = False
     utf8validateIncomingCurrentMessage = False
-    trackedTimings = None
+    trackedTimings: Any = None
     logFrames = logOctets = False
     # "Drop" means here: stop processing. How the connection ends is decided in _fail_connection.
     failByDrop = True
@@ -154,7 +154,7 @@ class FrameMachine(WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn h
             self._engine.deliver(text)
 
     def _onPing(self, payload: bytes) -> None:
-        self.sendPong(payload)
+        self.sendPong(payload)  # type: ignore[no-untyped-call]  # it has no annotations
 
     def _onPong(self, payload: bytes) -> None:
         self._engine.ponged(payload)

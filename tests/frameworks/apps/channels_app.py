@@ -357,6 +357,4 @@ http_routes = [
     re_path(r"", django_views),
 ]
 
-app = ProtocolTypeRouter(
-    {"http": URLRouter(http_routes), "websocket": CookieMiddleware(URLRouter(websocket_routes))}
-)
+app = ProtocolTypeRouter({"http": URLRouter(http_routes), "websocket": CookieMiddleware(URLRouter(websocket_routes))})

@@ -239,9 +239,7 @@ request_finished.connect(note_request_finished)
 django = get_asgi_application()
 
 
-async def app(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]
-) -> None:
+async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]) -> None:
     """
     Django, with notes of what no view sees: it reads a body whole before it looks for a view.
     """

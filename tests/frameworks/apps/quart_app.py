@@ -94,9 +94,7 @@ async def big() -> Response:
 
 @app.get("/download")
 async def download() -> Response:
-    return await send_file(
-        STATIC / "alphabet.txt", as_attachment=True, attachment_filename="abc.txt", conditional=True
-    )
+    return await send_file(STATIC / "alphabet.txt", as_attachment=True, attachment_filename="abc.txt", conditional=True)
 
 
 @app.post("/cue/<key>")

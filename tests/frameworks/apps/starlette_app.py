@@ -23,6 +23,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from witness import DeliberateFault, cue, note
 
+# Made at start-up in the folder that the server runs in.
+LARGE = Path("large.bin")
+
 STATIC = Path(__file__).parent / "static"
 
 
@@ -196,6 +199,12 @@ async def state(request: Request) -> Response:
     return JSONResponse({"started": request.state.started})
 
 
+async def mark(request: Request) -> Response:
+    seen = hasattr(request.state, "mark")
+    request.state.mark = "mine"
+    return JSONResponse({"seen": seen, "started": request.state.started})
+
+
 async def links(request: Request) -> Response:
     return JSONResponse(
         {
@@ -217,6 +226,20 @@ async def hinted(request: Request) -> Response:
 
 async def download(request: Request) -> Response:
     return FileResponse(STATIC / "alphabet.txt", filename="abc.txt")
+
+
+async def large(request: Request) -> Response:
+    return FileResponse(LARGE)
+
+
+async def slow_intake(request: Request) -> Response:
+    """
+    Begins to read only when it is told to.
+    """
+    key = request.path_params["key"]
+    note(f"slow intake {key} waits")
+    await cue(key).wait()
+    return JSONResponse({"sha256": hashlib.sha256(await request.body()).hexdigest()})
 
 
 async def ws_echo(websocket: WebSocket) -> None:
@@ -293,8 +316,15 @@ class Stamp(BaseHTTPMiddleware):
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
     note("startup")
+    await asyncio.to_thread(LARGE.write_bytes, bytes(range(256)) * 4096 * 16)
     yield {"started": "yes"}
     note("shutdown")
+
+
+@asynccontextmanager
+async def broken_lifespan(app: Starlette) -> AsyncIterator[None]:
+    raise DeliberateFault("startup")
+    yield
 
 
 routes = [
@@ -319,9 +349,12 @@ routes = [
     Route("/fault/{key}", fault),
     Route("/fault-midway/{key}", fault_midway),
     Route("/state", state),
+    Route("/mark", mark),
     Route("/links", links),
     Route("/hinted", hinted),
     Route("/download", download),
+    Route("/large", large),
+    Route("/slow-intake/{key}", slow_intake, methods=["POST"]),
     Mount("/sub", routes=[Route("/inner/{name}", inner, name="inner")], name="sub"),
     Mount("/static", StaticFiles(directory=STATIC)),
     WebSocketRoute("/ws/echo", ws_echo),
@@ -339,3 +372,5 @@ stamped = Starlette(routes=[route for route in routes if isinstance(route, Route
 stamped.add_middleware(Stamp)
 
 app = Starlette(routes=[*routes, Mount("/stamped", stamped)], lifespan=lifespan)
+
+broken = Starlette(lifespan=broken_lifespan)

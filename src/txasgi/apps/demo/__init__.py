@@ -148,9 +148,7 @@ class Demo:
             for tick in range(first, last + 1):
                 await send({"type": "http.response.body", "body": _tick(scope, tick), "more_body": True})
                 if tick < last:
-                    await asyncio.wait(
-                        {gone, stopping}, timeout=self.tick_s, return_when=asyncio.FIRST_COMPLETED
-                    )
+                    await asyncio.wait({gone, stopping}, timeout=self.tick_s, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done() or stopping.done():
                     break
             if not gone.done():
@@ -384,9 +382,7 @@ def _notice(scope: Scope, status: int, text: str, headers: tuple[Field, ...] = (
     return _document(status, f"{status} {phrase}", content, headers=headers)
 
 
-def _document(
-    status: int, title: str, content: str, script: str = "", headers: tuple[Field, ...] = ()
-) -> Reply:
+def _document(status: int, title: str, content: str, script: str = "", headers: tuple[Field, ...] = ()) -> Reply:
     """
     *content*, which is HTML, in the frame that all pages share.
 

@@ -1,0 +1,317 @@
+"""
+The reading half of an HTTP/1.x connection: llhttp's callbacks.
+
+What llhttp finds goes to `_receiving`: the exchange that is open, a `Queued` request that came before its turn, or
+nobody, between messages and behind an early answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+
+from txasgi.deadlines import Deadlines
+from txasgi.errors import BadRequest, HeadTooLarge, PeerError
+from txasgi.fields import comma_list
+from txasgi.seam import Exchange, Field, Head, Link
+from txasgi.wire import h1_rules
+from txasgi.wire.h1_rules import NOTED
+
+# Body bytes that may wait for the application before reading pauses; Uvicorn's and asyncio's mark.
+UNREAD_BYTES = 65536
+# Fed to the parser at once, so that what it makes of one read stays small.
+_PIECE_BYTES = 65536
+# Behind an early answer, thrown away to keep the connection; more than that and a new connection is cheaper.
+DRAIN_BYTES = 65536
+
+_SLASH = 0x2F
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
+
+
+@dataclass(slots=True)
+class H1Options:
+    """
+    What a connection is told; one for a server.
+
+    keep_alive_s: idle time after an answer before the connection is closed.
+    head_s: time for a whole request head.
+    head_bytes, head_fields: the largest head, in bytes and in fields.
+    fields: the fields that every answer carries (date, server), kept up to date by their owner.
+    call_soon: the event loop's.
+    refused: told of each request that was refused before it reached the application.
+    """
+
+    deadlines: Deadlines
+    call_soon: Callable[..., Any]
+    keep_alive_s: float = 5.0
+    head_s: float = 30.0
+    # nginx 32 KiB (4 x 8), Node 16, Tomcat 8, h11 16. A Kerberos ticket alone can pass 16.
+    head_bytes: int = 65536
+    # Apache 100, gunicorn 100, Twisted 500; browsers send about 20, proxies double that.
+    head_fields: int = 200
+    fields: Sequence[Field] = field(default_factory=list)
+    refused: Callable[[Link, PeerError], object] = lambda _link, _error: None
+
+
+class Queued:
+    """
+    A request that came before its turn.
+    """
+
+    __slots__ = ("chunks", "ended", "head", "keep_alive")
+
+    def __init__(self, head: Head, keep_alive: bool) -> None:
+        self.head = head
+        self.keep_alive = keep_alive
+        self.chunks: list[bytes] = []
+        self.ended = False
+
+
+class H1Input:
+    """
+    From bytes to requests. `H1Connection` is the rest.
+    """
+
+    _options: H1Options
+    _link: Link
+    # The request that is being answered, and whether all of it was received.
+    _exchange: Exchange | None
+    _ended: bool
+    # Those that came before their turn.
+    _queue: deque[Queued] | None
+    # Body bytes that the exchange did not take yet.
+    _unread: int
+    # 0, 1 when a tunnel is asked for, 2 when it is open.
+    _tunnel: int
+    # Nothing is read any more.
+    _closing: bool
+    deadline: float | None
+
+    def __init__(self) -> None:
+        self._parser: Any = HttpRequestParser(self)
+        # The head that is being parsed.
+        self._target = b""
+        self._headers: list[Field] = []
+        self._noted: dict[bytes, bytes] = {}
+        self._repeated = False
+        self._host: bytes | None = None
+        # Bytes of it in reads before this one; whether a message ended in this one.
+        self._head_fed = 0
+        self._fresh = True
+        # The request that is being received.
+        self._receiving: Exchange | Queued | None = None
+        self._dropped = 0
+        self._resync: bytes | None = None
+
+    def _begin(self, head: Head, keep_alive: bool) -> None:
+        raise NotImplementedError
+
+    def _enqueue(self, head: Head, keep_alive: bool) -> None:
+        raise NotImplementedError
+
+    def _partial_head(self, size: int) -> None:
+        raise NotImplementedError
+
+    def _refuse(self, error: PeerError) -> None:
+        raise NotImplementedError
+
+    def _idle(self) -> None:
+        raise NotImplementedError
+
+    def _linger(self) -> None:
+        raise NotImplementedError
+
+    def _pause_reading(self) -> None:
+        raise NotImplementedError
+
+    def _tunnel_data(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def dataReceived(self, data: bytes | memoryview) -> None:
+        """
+        Bytes from the client.
+        """
+        if self._tunnel or self._closing or len(data) > _PIECE_BYTES:
+            self._receive_unusual(data)
+            return
+        self._fresh = False
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._upgrade(bytes(data[upgrade.args[0] :]))
+        except HttpParserError as error:
+            self._refuse(self._fault(error, data))
+        else:
+            if self._receiving is None and not self._fresh and not self._closing:
+                self._partial_head(len(data))
+
+    def _receive_unusual(self, data: bytes | memoryview) -> None:
+        """
+        For a tunnel, for nobody any more, or more than the parser gets at once.
+        """
+        if self._tunnel:
+            self._tunnel_data(bytes(data))
+        elif not self._closing:
+            view = memoryview(data)
+            for start in range(0, len(data), _PIECE_BYTES):
+                if self._tunnel:
+                    self._tunnel_data(bytes(view[start:]))
+                    break
+                self.dataReceived(view[start : start + _PIECE_BYTES])
+
+    def _fault(self, error: HttpParserError, data: bytes | memoryview) -> PeerError:
+        cause = error.__context__
+        if isinstance(error, HttpParserCallbackError) and cause is not None:
+            if isinstance(cause, PeerError):
+                return cause
+            raise cause  # Ours: let it out.
+        if isinstance(error, HttpParserInvalidMethodError) and self._receiving is None:
+            return h1_rules.unknown_method(bytes(data[:80]))
+        return BadRequest(str(error))
+
+    def on_url(self, url: bytes) -> None:
+        """
+        llhttp: a piece of the target.
+        """
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """
+        llhttp: a field, or a trailer field. Only white space after the value is left on.
+        """
+        name = name.lower()
+        value = value.rstrip()
+        if name in NOTED:
+            if name in self._noted and name != b"connection":
+                self._repeated = True
+            self._noted[name] = value
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """
+        llhttp: the head is complete. Open its exchange, or queue it.
+        """
+        if self._resync is not None:
+            self._forget_head()
+            return
+        parser, noted, target, headers = self._parser, self._noted, self._target, self._headers
+        method: bytes = parser.get_method()
+        keep_alive: bool = parser.should_keep_alive()
+        # Asking for the version costs as much as parsing: without Connection, only 1.1 is kept alive.
+        version = "1.1" if keep_alive and b"connection" not in noted else parser.get_http_version()
+        known = _METHODS.get(method)
+        if len(noted) > 1 or version != "1.1" or self._repeated or b"host" not in noted or known is None:
+            h1_rules.examine(method, version, noted, self._repeated)
+        if noted.get(b"host") != self._host:
+            self._host = noted.get(b"host")
+            h1_rules.check_host(self._host or b"")
+        if target[0] != _SLASH or b"#" in target or len(target) > h1_rules.TARGET_BYTES or known is None:
+            target = h1_rules.origin_form(method, target)
+        # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
+        if self._head_fed or len(headers) > self._options.head_fields:
+            self._measure(headers, target)
+        head = Head(known or method.decode(), target, headers, version, self._link)
+        if b"expect" in noted and version == "1.1":
+            head.expects_continue = True
+        if parser.should_upgrade():
+            self._note_upgrade(head, method, noted)
+        self._target = b""
+        self._headers = []
+        self._noted = {}
+        self._head_fed = 0
+        if self._exchange is not None or self._queue:
+            self._enqueue(head, keep_alive)
+        else:
+            self.deadline = None
+            self._begin(head, keep_alive)
+
+    def _measure(self, headers: list[Field], target: bytes) -> None:
+        options = self._options
+        if len(headers) > options.head_fields:
+            raise HeadTooLarge(f"request head of {len(headers)} fields, limit {options.head_fields}")
+        size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+        if size > options.head_bytes:
+            raise HeadTooLarge(f"request head of {size} bytes, limit {options.head_bytes}")
+
+    def _forget_head(self) -> None:
+        self._target = b""
+        self._headers = []
+        self._noted = {}
+        self._repeated = False
+        self._head_fed = 0
+
+    def _note_upgrade(self, head: Head, method: bytes, noted: dict[bytes, bytes]) -> None:
+        """
+        llhttp will stop behind this head, as the client asked for another protocol (RFC 9110 section 7.8).
+        """
+        offered = comma_list([value.lower() for name, value in head.headers if name == b"upgrade"])
+        has_body = b"transfer-encoding" in noted or noted.get(b"content-length", b"0").strip(b"0") != b""
+        if b"websocket" in offered and method == b"GET" and head.version == "1.1":
+            if has_body:
+                raise BadRequest("a WebSocket handshake with a body")
+            head.protocol = b"websocket"
+        elif has_body:
+            # We don't upgrade, so a body follows, which llhttp would not parse: give it to a new parser.
+            name = b"transfer-encoding" if b"transfer-encoding" in noted else b"content-length"
+            self._resync = b"POST / HTTP/1.1\r\nhost: a\r\n%b: %b\r\n\r\n" % (name, noted[name])
+
+    def _upgrade(self, rest: bytes) -> None:
+        framing = self._resync
+        if framing is not None:
+            self._parser = HttpRequestParser(self)
+            self._parser.feed_data(framing)
+            self._resync = None
+        elif self._tunnel:
+            if rest:
+                self._tunnel_data(rest)
+            return
+        if rest:
+            self.dataReceived(rest)
+
+    def on_body(self, chunk: bytes) -> None:
+        """
+        llhttp: body bytes.
+        """
+        receiving = self._receiving
+        if isinstance(receiving, Queued):
+            receiving.chunks.append(chunk)
+        elif receiving is not None:
+            self._unread += len(chunk)
+            receiving.data(chunk)
+            if self._unread > UNREAD_BYTES:
+                self._pause_reading()
+        else:
+            self._dropped += len(chunk)
+            if self._dropped > DRAIN_BYTES and not self._closing:
+                self._linger()
+
+    def on_message_complete(self) -> None:
+        """
+        llhttp: the body is complete. Fields since the head are trailers.
+        """
+        if self._resync is not None or self._tunnel:
+            return
+        self._fresh = True
+        if self._headers:
+            # Trailers: validated by llhttp, and dropped, as ASGI has no place for them (RFC 9110 section 6.5.1).
+            self._headers, self._noted, self._repeated = [], {}, False
+        receiving, self._receiving = self._receiving, None
+        if isinstance(receiving, Queued):
+            receiving.ended = True
+            return
+        self._ended = True
+        if receiving is not None:
+            receiving.end()
+        elif not self._closing:
+            # The rest of a body behind an early answer.
+            self._idle()
