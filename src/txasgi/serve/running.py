@@ -65,7 +65,7 @@ def run_process(app: Any, config: Config, *, check_only: bool = False) -> int:
             parse(NativeListeners(reactor, loop=loop), string)
         sys.stdout.write("the configuration is fine\n")
         return 0
-    failure = run_until_stopped(Server(application, config, reactor, loop), reactor, loop)
+    failure = run_until_stopped(Server(application, config, reactor, loop, own_process=True), reactor, loop)
     if failure is not None:
         raise failure
     return 0
