@@ -404,7 +404,6 @@ class Rig:
         self.variant = variant
         self.native = variant in NATIVE
         self.new_path = paths
-        self.leaves_sockets = False
         self.failures: list[Failure] = []
         self.loop_complaints: list[dict[str, Any]] = []
         self._ports: list[Any] = []
@@ -412,7 +411,7 @@ class Rig:
         self._factories: list[Any] = []
         self._reactor_before = "twisted.internet.reactor" in sys.modules
         self.loop = new_loop(variant)
-        self.loop.set_exception_handler(lambda _, context: self.loop_complaints.append(context))
+        self.loop.set_exception_handler(lambda _, context: self._complained(context))
         self.reactor = AsyncioSelectorReactor(self.loop)
         self._sockets_before = self.run(self._count_sockets())
         globalLogPublisher.addObserver(self._observe)
@@ -555,13 +554,22 @@ class Rig:
 
     async def _see_nothing_left(self) -> None:
         await self.until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, what="that no task is left")
-        if not self.leaves_sockets:
-            await self.until(lambda: open_sockets() <= self._sockets_before, what="that all sockets are closed")
+        await self.until(lambda: open_sockets() <= self._sockets_before, what="that all sockets are closed")
 
     @property
     def _recorders(self) -> list[Recorder]:
         built = [one for factory in self._factories for one in getattr(factory, "built", ())]
         return [one for one in built if isinstance(one, Recorder)]
+
+    def _complained(self, context: dict[str, Any]) -> None:
+        """
+        A fault in dataReceived is logged by the loop itself below native transports.
+        """
+        error = context.get("exception")
+        if self.native and isinstance(error, Oops):
+            self.failures.append(Failure(error))
+        else:
+            self.loop_complaints.append(context)
 
     def close(self) -> None:
         """

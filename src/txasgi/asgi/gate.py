@@ -13,7 +13,7 @@ from typing import Any
 
 from txasgi.asgi.http import HELD, HttpExchange
 from txasgi.asgi.scope import RootPath, http_scope, websocket_scope
-from txasgi.asgi.task import Application
+from txasgi.asgi.task import Application, run
 from txasgi.asgi.websocket import Refused, WebSocketExchange, WebSocketOptions
 from txasgi.deadlines import Deadlines, Timer
 from txasgi.errors import HandshakeRefused
@@ -87,17 +87,22 @@ class Gate:
         """
         What wires are given: begin a request.
         """
+        exchange: HttpExchange | WebSocketExchange
         if head.protocol is None:
-            http = HttpExchange(self, head, stream)
-            http.begin(http_scope(head, self.root, self.state))
-            return http
-        try:
-            request = examine(head)
-        except HandshakeRefused as error:
-            return Refused(self, head, stream, error)
-        websocket = WebSocketExchange(self, head, stream, request)
-        websocket.begin(websocket_scope(head, self.root, self.state))
-        return websocket
+            exchange = HttpExchange(self, head, stream)
+            scope = http_scope(head, self.root, self.state)
+        else:
+            try:
+                request = examine(head)
+            except HandshakeRefused as error:
+                return Refused(self, head, stream, error)
+            exchange = WebSocketExchange(self, head, stream, request)
+            scope = websocket_scope(head, self.root, self.state)
+        # A context of its own for each, so that what one sets no other sees.
+        task = self.loop.create_task(run(self.application, scope, exchange), context=self.context.copy())
+        exchange.task = task
+        self.tasks.add(task)
+        return exchange
 
     def flush_soon(self) -> None:
         """

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from txasgi.asgi.task import Message, from_disconnect, run, wait, wake
+from txasgi.asgi.task import Message, from_disconnect, wait, wake
 from txasgi.errors import ApplicationError, ClientDisconnected
 from txasgi.fields import (
     CONTENT_LENGTH,
@@ -247,7 +247,15 @@ class HttpExchange(Answer):
     )
 
     def __init__(self, gate: Gate, head: Head, stream: Stream) -> None:
-        Answer.__init__(self, gate, head, stream)
+        # Answer.__init__, without the call.
+        self.gate = gate
+        self.head = head
+        self.stream = stream
+        self.phase = NEW
+        self.status = self.size = self.left = 0
+        self.length = None
+        self.bodiless = self.trailing = False
+        self.headers = []
         self._chunks: list[bytes] = []
         self._ended = False
         # Whether the end of the body was told; None once a disconnect was.
@@ -258,14 +266,6 @@ class HttpExchange(Answer):
         self._grace: Any = None
         self._began = gate.stopwatch() if gate.report is not None else 0.0
         self.task: Any = None
-
-    def begin(self, scope: MutableMapping[str, Any]) -> None:
-        """
-        Start the application's task, in a context of its own.
-        """
-        gate = self.gate
-        self.task = task = gate.loop.create_task(run(gate.application, scope, self), context=gate.context.copy())
-        gate.tasks.add(task)
 
     # Exchange: from the wire
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from txasgi.asgi.http import DONE, LOST, Answer
-from txasgi.asgi.task import Message, from_disconnect, run, wait, wake
+from txasgi.asgi.task import Message, from_disconnect, wait, wake
 from txasgi.errors import ApplicationError, ClientDisconnected, HandshakeRefused, WebSocketVersionNotSupported
 from txasgi.fields import checked
 from txasgi.seam import Field, Head, Outcome, Stream
@@ -155,14 +155,6 @@ class WebSocketExchange:
         self._pinged_at = 0.0
         # Round-trip time of the last ping, in seconds.
         self.round_trip_s: float | None = None
-
-    def begin(self, scope: MutableMapping[str, Any]) -> None:
-        """
-        Start the application's task, in a context of its own.
-        """
-        gate = self.gate
-        self.task = task = gate.loop.create_task(run(gate.application, scope, self), context=gate.context.copy())
-        gate.tasks.add(task)
 
     # Exchange: from the wire
 

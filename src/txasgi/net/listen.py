@@ -17,11 +17,12 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, UnsupportedAddressFamily
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -31,7 +32,7 @@ from twisted.internet.interfaces import (
     IReactorUNIX,
 )
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer, providedBy
 
 from txasgi.net.native import NativeTransport, twisted_address
 
@@ -143,18 +144,22 @@ class NativePort:
 
     async def _serve(self, sock: Any) -> None:
         # The loop's server closes the socket that it is given, and uvloop not at once: it gets a duplicate.
-        # It calls listen() once more, with the backlog that it is told.
         server_socket = sock.dup()
+        backlog = self.backlog
+        if isinstance(self._loop, asyncio.BaseEventLoop):
+            # asyncio accepts up to `backlog` connections in a row; when descriptors run out it complains as often.
+            backlog = 1
         try:
             if sock.family == socket.AF_UNIX:
-                options: dict[str, Any] = {}
-                if isinstance(self._loop, asyncio.BaseEventLoop) and hasattr(self._loop, "_unix_server_sockets"):
-                    options["cleanup_socket"] = False
+                # From 3.13 on asyncio would remove the file, which is ours to do.
+                options: dict[str, Any] = {"cleanup_socket": False} if _cleans_up(self._loop) else {}
                 self._server = await self._loop.create_unix_server(
-                    self._made, sock=server_socket, backlog=self.backlog, **options
+                    self._made, sock=server_socket, backlog=backlog, **options
                 )
             else:
-                self._server = await self._loop.create_server(self._made, sock=server_socket, backlog=self.backlog)
+                self._server = await self._loop.create_server(self._made, sock=server_socket, backlog=backlog)
+            # The loop has called listen() with its own idea.
+            sock.listen(self.backlog)
         except BaseException:
             server_socket.close()
             raise
@@ -162,9 +167,12 @@ class NativePort:
             self._starting = None
 
     def _made(self) -> NativeTransport:
-        return NativeTransport(self._accepted)
+        return NativeTransport(self)
 
-    def _accepted(self, peer: IAddress) -> IProtocol | None:
+    def accepted(self, peer: IAddress) -> IProtocol | None:
+        """
+        The factory's protocol for a peer.
+        """
         if not self.connected:
             return None
         protocol: IProtocol | None = self.factory.buildProtocol(peer)
@@ -226,6 +234,17 @@ class NativePort:
 
     _realPortNumber = port
 
+    @property
+    def interface(self) -> str:
+        """
+        The address it was bound to; likewise.
+        """
+        return str(getattr(self._host, "host", ""))
+
+    @property
+    def _type(self) -> str:
+        return str(getattr(self._host, "type", "UNIX"))
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {type(self.factory).__name__} on {getattr(self, '_host', None)}>"
 
@@ -254,6 +273,8 @@ class NativeListeners:
         self._reactor = reactor
         # The reactor keeps its loop to itself; nothing public tells it.
         self.loop = loop if loop is not None else reactor._asyncioEventloop
+        # Whatever else the reactor is, this is too.
+        directlyProvides(self, providedBy(reactor))
         self.backlog = backlog
         self.reuse_port = reuse_port
         self.table = table if table is not None else SocketTable()
@@ -372,6 +393,9 @@ class NativeListeners:
         Listen on a socket that was bound and listens already. The caller keeps its descriptor.
         """
 
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise UnsupportedAddressFamily(addressFamily)
+
         def bind() -> socket.socket:
             duplicate = os.dup(fileDescriptor)
             try:
@@ -385,10 +409,17 @@ class NativeListeners:
         return port
 
 
+def _cleans_up(loop: asyncio.AbstractEventLoop) -> bool:
+    return isinstance(loop, asyncio.BaseEventLoop) and sys.version_info >= (3, 13)
+
+
 def _identity(path: str) -> tuple[int, int] | None:
+    """
+    Which file this is; None for none, and for an abstract socket (a name that begins with NUL), which has no file.
+    """
     try:
         found = os.lstat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
 
@@ -401,7 +432,7 @@ def _remove_stale(path: str) -> None:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
-    except OSError:
+    except (OSError, ValueError):
         return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.closing(probe):

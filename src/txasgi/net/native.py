@@ -17,9 +17,11 @@ comes exactly once, never from within a call, with ConnectionDone, ConnectionLos
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
+import struct
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import address, interfaces
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -34,10 +36,29 @@ _log = Logger()
 HIGH_WATER_BYTES = 2**16
 
 
-def _ignore(_data: object) -> None:
+# SO_LINGER on, for 0 seconds: closing sends RST. The peer sees that what it got is not all.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+_session_numbers = itertools.count()
+
+
+def _ignore(data: object) -> None:
     """
     What `write` and `data_received` are when the time for them is over.
     """
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
+
+
+class Accepting(Protocol):
+    """
+    The port that a connection came in by.
+    """
+
+    def accepted(self, peer: IAddress) -> IProtocol | None:
+        """
+        The protocol for a peer, or None to refuse it.
+        """
 
 
 def twisted_address(family: int, name: Any) -> IAddress:
@@ -61,12 +82,13 @@ def twisted_address(family: int, name: Any) -> IAddress:
     interfaces.IPushProducer,
     interfaces.ISystemHandle,
     interfaces.IHalfCloseableDescriptor,
+    interfaces.ILoggingContext,
 )
 class NativeTransport(asyncio.Protocol):
     """
     One accepted connection: an asyncio protocol below, an ITransport above.
 
-    accepted: makes the Twisted protocol for a peer, or None to refuse it.
+    port: who makes the Twisted protocol.
     """
 
     data_received: Callable[[bytes], None]  # type: ignore[assignment]  # an attribute, not a method: see above
@@ -80,13 +102,14 @@ class NativeTransport(asyncio.Protocol):
     streamingProducer = False
     reactor: Any = None
 
-    def __init__(self, accepted: Callable[[IAddress], IProtocol | None]) -> None:
-        self._accepted = accepted
+    def __init__(self, port: Accepting) -> None:
+        self.server = port
         self._protocol: Any = None
         self._reason: Failure | None = None
         self._reading = True
         self._writable = True
         self._half_closing = False
+        self._resuming = False
         self.write = _ignore
         self.data_received = _ignore
 
@@ -98,30 +121,69 @@ class NativeTransport(asyncio.Protocol):
         """
         self._transport: Any = transport
         self.socket = transport.get_extra_info("socket")
-        self._peer = twisted_address(self.socket.family, transport.get_extra_info("peername"))
+        family, name = self.socket.family, transport.get_extra_info("peername")
+        if name is None and family != socket.AF_UNIX:
+            # Reset by the peer before we came to accept it.
+            transport.abort()
+            return
+        self._peer = twisted_address(family, name)
         try:
-            protocol = self._accepted(self._peer)
+            protocol = self.server.accepted(self._peer)
         except Exception:  # The factory's code: its fault ends this connection, not the listener.
             _log.failure("buildProtocol failed for {peer}", peer=self._peer)
             protocol = None
         if protocol is None:
             transport.abort()
             return
+        if family != socket.AF_UNIX:
+            # uvloop has set it; asyncio does so only for sockets that it made itself.
+            self.setTcpNoDelay(True)
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=0)
         self.connected = 1
         self.write = transport.write
         self._protocol = protocol
-        protocol.makeConnection(self)
-        self._wear()
+        try:
+            protocol.makeConnection(self)
+        except Exception:  # As Twisted's transports do: a fault in a protocol ends its connection.
+            _log.failure("connectionMade failed for {peer}", peer=self._peer)
+            self.abortConnection()
+            return
+        if self._reading:
+            self._wear()
+        else:
+            # uvloop begins to read after this, whatever was paused in connectionMade, and one read gets through.
+            self._early = b""
+            self.data_received = self._keep
+            transport.set_protocol(self)
+            asyncio.get_running_loop().call_soon(self._pause_again)
+
+    def _keep(self, data: bytes) -> None:
+        self._early += data
+
+    def _pause_again(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._reading:
+            self._wear()
+            if self._early:
+                self._protocol.dataReceived(self._early)
+        else:
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         """
         The peer will send no more. Returns True to keep our side open.
         """
-        if IHalfCloseableProtocol.providedBy(self._protocol):
+        if not IHalfCloseableProtocol.providedBy(self._protocol):
+            # asyncio writes what is waiting, then closes.
+            return False
+        try:
             self._protocol.readConnectionLost()
-            return True
-        return False
+        except Exception:
+            reason = Failure()
+            _log.failure("readConnectionLost failed for {peer}", reason, peer=self._peer)
+            self._abort(reason)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """
@@ -138,13 +200,16 @@ class NativeTransport(asyncio.Protocol):
         elif isinstance(exc, OSError):
             reason = Failure(ConnectionLost(str(exc)))
         else:
-            # A bug in dataReceived; asyncio has logged it.
+            # A bug in dataReceived, which the loop has logged.
             reason = Failure(exc)
         producer, self.producer = self.producer, None
-        if producer is not None:
-            producer.stopProducing()
-        if protocol is not None:
-            protocol.connectionLost(reason)
+        try:
+            if producer is not None:
+                producer.stopProducing()
+            if protocol is not None:
+                protocol.connectionLost(reason)
+        except Exception:
+            _log.failure("connectionLost failed for {peer}", peer=self._peer)
 
     def pause_writing(self) -> None:
         """
@@ -159,13 +224,14 @@ class NativeTransport(asyncio.Protocol):
         Everything is written.
         """
         self._writable = True
-        if self.producer is not None:
-            if self.streamingProducer:
+        self._resuming = True
+        try:
+            if self.producer is not None:
                 self.producer.resumeProducing()
-            else:
-                self._pull()
-        elif self._half_closing:
-            self._half_closed()
+            elif self._half_closing:
+                self._half_closed()
+        finally:
+            self._resuming = False
 
     # ITransport
 
@@ -191,8 +257,7 @@ class NativeTransport(asyncio.Protocol):
         """
         Write them all.
         """
-        if self.write is not _ignore:
-            self._transport.writelines(list(iovec))
+        self.write(b"".join(iovec))
 
     def loseConnection(self, _connDone: object = None) -> None:
         """
@@ -209,13 +274,17 @@ class NativeTransport(asyncio.Protocol):
         """
         Close now, drop what is waiting.
         """
-        if not self.connected:
-            return
+        if self.connected:
+            self._abort(Failure(ConnectionAborted()))
+
+    def _abort(self, reason: Failure) -> None:
         self.disconnecting = True
-        self._reason = Failure(ConnectionAborted())
+        self._reason = reason
         self.write = _ignore
         self._discard_input()
-        self._transport.abort()
+        if self.socket.fileno() >= 0:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._end(self._transport.abort)
 
     def loseWriteConnection(self) -> None:
         """
@@ -244,7 +313,14 @@ class NativeTransport(asyncio.Protocol):
 
     def _close(self) -> None:
         self.write = _ignore
-        self._transport.close()
+        self._end(self._transport.close)
+
+    def _end(self, end: Callable[[], object]) -> None:
+        # asyncio, when it has called resume_writing, looks whether it is closing, and would end the connection twice.
+        if self._resuming:
+            asyncio.get_running_loop().call_soon(end)
+        else:
+            end()
 
     def readConnectionLost(self, reason: Failure) -> None:
         """
@@ -295,6 +371,28 @@ class NativeTransport(asyncio.Protocol):
         """
         return self.logPrefix()
 
+    @property
+    def client(self) -> Any:
+        """
+        The peer's name as the socket has it.
+        """
+        return self._transport.get_extra_info("peername")
+
+    @property
+    def hostname(self) -> str:
+        """
+        The peer's host.
+        """
+        return str(getattr(self._peer, "host", ""))
+
+    @property
+    def sessionno(self) -> int:
+        """
+        A number for the connection, given when it is first asked for.
+        """
+        number: int = self.__dict__.setdefault("_sessionno", next(_session_numbers))
+        return number
+
     # ITCPTransport
 
     def getTcpNoDelay(self) -> bool:
@@ -337,8 +435,8 @@ class NativeTransport(asyncio.Protocol):
         if not streaming:
             # Tell us as soon as not everything could be written at once.
             self._transport.set_write_buffer_limits(high=0)
+            self.write = self._write_pulled
             producer.resumeProducing()
-            self._pull_soon()
         elif not self._writable:
             producer.pauseProducing()
 
@@ -349,17 +447,21 @@ class NativeTransport(asyncio.Protocol):
         producer, self.producer = self.producer, None
         if producer is not None and self.connected and not self.streamingProducer:
             self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=0)
+            self.write = self._transport.write
         if self.disconnecting and self.connected:
             self._close()
 
-    def _pull_soon(self) -> None:
-        if self.producer is not None and self._writable:
+    def _write_pulled(self, data: bytes) -> None:
+        """
+        `write` while a pull producer is registered: when it is through, ask for more.
+        """
+        self._transport.write(data)
+        if self._writable:
             asyncio.get_running_loop().call_soon(self._pull)
 
     def _pull(self) -> None:
-        if self.producer is not None and not self.streamingProducer and self._writable:
+        if self.producer is not None and not self.streamingProducer and self._writable and self.connected:
             self.producer.resumeProducing()
-            self._pull_soon()
 
     # IPushProducer
 
@@ -378,6 +480,8 @@ class NativeTransport(asyncio.Protocol):
         if not self._reading and self.connected and not self.disconnecting:
             self._reading = True
             self._transport.resume_reading()
+            if self.data_received == self._keep:
+                asyncio.get_running_loop().call_soon(self._pause_again)
 
     def stopProducing(self) -> None:
         """
