@@ -327,7 +327,7 @@ def header_field(line: str) -> tuple[bytes, bytes]:
             raise ValueError
         return encoded, clean_value(encoded, text.strip().encode("latin-1"))
     except (ValueError, ApplicationError):
-        raise ValueError(f"NAME:VALUE, which {line!r} is not") from None
+        raise ValueError("NAME:VALUE") from None
 
 
 _PARSERS: dict[str, Callable[[object], Any]] = {
@@ -360,7 +360,8 @@ def parse(one: Option, value: object, source: str) -> Any:
         if one.name in _POSITIVE and parsed < 1:
             raise ValueError("at least 1")
     except ValueError as expected:
-        raise ConfigError(f"{source}: expected {expected}, not {value!r}") from None
+        given = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+        raise ConfigError(f"{source}: expected {expected}, not {given!r}") from None
     return parsed
 
 

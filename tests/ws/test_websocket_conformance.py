@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytest.register_assert_rewrite("txasgi.testing.conform_websocket")
+
 from txasgi.asgi.task import Application
 from txasgi.testing.conform_websocket import WebSocketConformance, WebSocketPeer
 from txasgi.testing.h1_websocket_peer import H1WebSocketPeer

@@ -357,13 +357,13 @@ class HttpExchange(Answer):
         """
         if self.phase == LOST:
             raise ClientDisconnected("the client is gone")
-        kind = message["type"]
+        kind = message.get("type")
         if kind == "http.response.body":
             self.body(message)
         elif kind == "http.response.start":
             self.start(message)
         elif kind == "http.response.pathsend":
-            await self._send_path(message["path"])
+            await self._send_path(message.get("path", ""))
         elif kind == "http.response.trailers":
             self.trailers(message)
         elif kind == "http.response.early_hint":

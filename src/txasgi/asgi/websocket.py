@@ -364,7 +364,7 @@ class WebSocketExchange:
 
         Raises ClientDisconnected when the client is gone, ApplicationError for what ASGI does not allow here.
         """
-        kind = message["type"]
+        kind = message.get("type")
         if self._phase == OPEN:
             if kind == "websocket.send":
                 self._send(message)
@@ -394,7 +394,7 @@ class WebSocketExchange:
         else:
             raise ApplicationError("websocket.send takes either text, a str, or bytes")
 
-    async def _decide(self, kind: str, message: Message) -> None:
+    async def _decide(self, kind: object, message: Message) -> None:
         if kind == "websocket.accept":
             await self._accept(message)
         elif kind == "websocket.close":
@@ -430,7 +430,7 @@ class WebSocketExchange:
         if self._draining:
             self._close(1012, "")
 
-    async def _deny(self, kind: str, message: Message) -> None:
+    async def _deny(self, kind: object, message: Message) -> None:
         denial = self._denial
         assert denial is not None
         if kind != "websocket.http.response.body":

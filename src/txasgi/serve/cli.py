@@ -28,18 +28,19 @@ class _Value(click.ParamType[str]):
     """
 
     def __init__(self, one: Option) -> None:
-        self.name = "|".join(one.choices) or {"list": "string", "field": "name:value"}.get(one.kind, one.kind)
+        self.name = one.kind
 
 
 def _parameter(one: Option) -> click.Option:
     text = f"{one.help} [default: {configuration.shown(one)}]"
     if one.kind == "flag":
-        return click.Option([f"--{one.spelling}/--no-{one.spelling}"], default=None, help=text)
+        return click.Option([one.name, f"--{one.spelling}/--no-{one.spelling}"], default=None, help=text)
     return click.Option(
-        [*one.flags, f"--{one.spelling}"],
+        [one.name, *one.flags, f"--{one.spelling}"],
         multiple=one.kind in ("list", "field"),
         default=None,
         type=_Value(one),
+        metavar="|".join(one.choices) or {"list": "STRING", "field": "NAME:VALUE"}.get(one.kind, one.kind.upper()),
         help=text,
     )
 

@@ -17,13 +17,18 @@ leave a choice, the tests accept each of them.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import http
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from txasgi.asgi.task import Application, Message, Receive, Send
-from txasgi.errors import ApplicationError
+from txasgi.errors import ApplicationError, ClientDisconnected
 from txasgi.seam import Address, Field
 from txasgi.testing.rig import Call, Rig, Script, response_body, response_start
 
@@ -174,6 +179,18 @@ def answer_with(call: Call, body: bytes = b"ok", status: int = 200, headers: Seq
     call.finish()
 
 
+def sends(*messages: Message) -> Application:
+    """
+    An application that sends these, without letting the loop turn in between, and returns.
+    """
+
+    async def application(_scope: Any, _receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    return application
+
+
 def errors_logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """
     What the operator would see as an error.
@@ -216,6 +233,19 @@ class _Conformance:
         """
         script = Script()
         return *self.serve(script, **gate_options), script
+
+    def answer_to(
+        self,
+        application: Application,
+        method: str = "GET",
+        headers: Sequence[Field] = (),
+        **gate_options: Any,
+    ) -> Answer:
+        """
+        What the client of an application gets that does not need it any further.
+        """
+        _, peer = self.serve(application, **gate_options)
+        return peer.answer(peer.request(method, b"/", headers))
 
     def setup_method(self) -> None:
         """
@@ -512,9 +542,9 @@ class ReceiveConformance(_Conformance):
         An announced body of no bytes is received as empty.
         """
         _, peer, script = self.script()
-        for chunk in (b"", None):
-            handle = peer.request("POST", body=b"", end=chunk is None)
-            if chunk is not None:
+        for at_once in (True, False):
+            handle = peer.request("POST", body=b"", end=at_once)
+            if not at_once:
                 peer.body(handle, end=True)
             assert read_body(script.call) == b""
             answer_with(script.call)
@@ -598,7 +628,7 @@ class ReceiveConformance(_Conformance):
         if not peer.trailers_in:
             return
         handle = peer.request("POST", body=b"hello", end=False)
-        peer.body(handle, end=True, trailers=[(b"x-sum", b"1"), (b"content-length", b"0")])
+        peer.body(handle, end=True, trailers=[(b"x-sum", b"1")])
 
         assert read_body(script.call) == b"hello"
         assert b"x-sum" not in [name for name, _ in script.call.scope["headers"]]
@@ -731,7 +761,7 @@ class ReceiveConformance(_Conformance):
 
         assert read_body(script.call) == b"hello"
 
-    def test_back_pressure(self) -> None:
+    def test_body_back_pressure(self) -> None:
         """
         The peer of an application that does not receive is stopped, and goes on once it does.
         """
@@ -781,17 +811,1839 @@ class SendConformance(_Conformance):
         """
         An answer sent at once has a content-length, though the application gave none.
         """
+        answer = self.answer_to(sends(response_start(200, [TEXT]), response_body(b"ok")))
+
+        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert [b"2"] == answer.values(b"content-length")
+        assert [b"text/plain"] == answer.values(b"content-type")
+
+    def test_one_shot_empty(self) -> None:
+        """
+        An empty answer has a content-length of 0; keys that may be missing are not missed.
+        """
+        answer = self.answer_to(sends({"type": "http.response.start", "status": 404}, {"type": "http.response.body"}))
+
+        assert (404, b"", True) == (answer.status, answer.body, answer.complete)
+        assert [b"0"] == answer.values(b"content-length")
+
+    def test_streaming(self) -> None:
+        """
+        Each part reaches the client when it is sent, without a content-length.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+
+        call.send(response_start(200, [TEXT]), response_body(b"a", more=True))
+        assert (200, b"a", False) == _seen(peer, handle)
+        call.send(response_body(b"bc", more=True))
+        assert (200, b"abc", False) == _seen(peer, handle)
+        call.send(response_body(b"d"))
+
+        assert (200, b"abcd", True) == _seen(peer, handle)
+        assert [] == peer.answer(handle).values(b"content-length")
+        call.finish()
+        self.check_usable(peer, script)
+
+    def test_head_is_flushed(self) -> None:
+        """
+        The head goes out although the first part of the body is late.
+        """
         _, peer, script = self.script()
         handle = peer.request()
 
+        script.call.send(response_start(200, [(b"x-a", b"1")]))
+
+        assert (200, b"", False) == _seen(peer, handle)
+        assert [b"1"] == peer.answer(handle).values(b"x-a")
+
+    def test_empty_parts(self) -> None:
+        """
+        An empty part in the middle of a body does not end it.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
         call = script.call
-        both = asyncio.gather(call.sending(response_start(200, [TEXT])), loop_free(call))
-        assert both is not None
+
+        call.send(response_start(), response_body(b"", more=True), response_body(b"a", more=True))
+        call.send(response_body(b"", more=True))
+        assert (200, b"a", False) == _seen(peer, handle)
+        call.send(response_body(b"b", more=True), response_body(b""))
+
+        assert (200, b"ab", True) == _seen(peer, handle)
+
+    def test_parts_in_one_turn(self) -> None:
+        """
+        Parts that are sent in one turn of the loop come complete and in order.
+        """
+        answer = self.answer_to(sends(response_start(), *(response_body(b"%d," % n, more=n < 99) for n in range(100))))
+
+        assert answer.complete
+        assert b"".join(b"%d," % n for n in range(100)) == answer.body
+
+    def test_large_answer(self) -> None:
+        """
+        A large answer comes complete, in one message and in many.
+        """
+        body = b"".join(pieces(2 * MIB, 100_000))
+        for messages in (
+            [response_body(body)],
+            [*(response_body(piece, more=True) for piece in pieces(2 * MIB, 100_000)), response_body()],
+        ):
+            answer = self.answer_to(sends(response_start(), *messages))
+            assert answer.complete
+            assert body == answer.body
+
+    def test_headers_as_any_iterable(self) -> None:
+        """
+        Headers may be any iterable of two-item iterables; order and duplicates are kept.
+        """
+        pairs = ([b"set-cookie", b"b=1"], (b"x-a", b"\xe9"), [b"set-cookie", b"a=2"], (b"x-empty", b""))
+        for headers in (pairs, list(pairs), iter(pairs), (list(pair) for pair in pairs)):
+            message = {"type": "http.response.start", "status": 200, "headers": headers}
+            answer = self.answer_to(sends(message, response_body(b"ok")))
+            assert 200 == answer.status
+            assert [b"b=1", b"a=2"] == answer.values(b"set-cookie")
+            assert [b"\xe9"] == answer.values(b"x-a")
+            assert [b""] == answer.values(b"x-empty")
+            names = [name for name, _ in answer.headers]
+            assert names.index(b"set-cookie") < names.index(b"x-a") < names.index(b"x-empty")
+
+    def test_statuses(self) -> None:
+        """
+        Each final status from 200 to 599 goes out, also as an http.HTTPStatus.
+        """
+        _, peer, script = self.script()
+        for status in (200, 201, 206, 226, 299, 302, 404, 418, 499, 500, 503, 599, http.HTTPStatus.ACCEPTED):
+            handle = peer.request()
+            answer_with(script.call, status=status)
+            answer = peer.answer(handle)
+            assert (int(status), b"ok", True) == (answer.status, answer.body, answer.complete)
+
+    def test_head(self) -> None:
+        """
+        The answer to HEAD has the header fields of the one to GET and no body.
+        """
+        for application in (
+            sends(response_start(200, [TEXT]), response_body(b"hello")),
+            sends(response_start(200, [TEXT, (b"content-length", b"5")]), response_body(b"hello")),
+            sends(response_start(200, [TEXT, (b"content-length", b"5")]), response_body(b"")),
+        ):
+            answer = self.answer_to(application, "HEAD")
+            assert (200, b"", True) == (answer.status, answer.body, answer.complete)
+            assert [b"5"] == answer.values(b"content-length")
+            assert [b"text/plain"] == answer.values(b"content-type")
+
+    def test_head_streaming(self) -> None:
+        """
+        A streamed answer to HEAD is complete and empty, and the connection usable.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("HEAD")
+
+        script.call.send(response_start(), response_body(b"a", more=True), response_body(b"b"))
+
+        assert (200, b"", True) == _seen(peer, handle)
+        script.call.finish()
+        self.check_usable(peer, script)
+
+    def test_no_content(self) -> None:
+        """
+        204 has neither body nor content-length.
+        """
+        for headers in ([], [(b"content-length", b"0")]):
+            answer = self.answer_to(sends(response_start(204, headers), response_body()))
+            assert (204, b"", True) == (answer.status, answer.body, answer.complete)
+            assert [] == answer.values(b"content-length")
+
+    def test_not_modified(self) -> None:
+        """
+        304 has no body, and only the content-length that the application gave.
+        """
+        for headers, expected in (([], []), ([(b"content-length", b"123")], [b"123"])):
+            answer = self.answer_to(sends(response_start(304, headers), response_body()))
+            assert (304, b"", True) == (answer.status, answer.body, answer.complete)
+            assert expected == answer.values(b"content-length")
+
+    def test_body_where_none_may_be(self) -> None:
+        """
+        A body sent with 204 or 304 reaches nobody, least of all the next answer.
+        """
+        _, peer, script = self.script()
+        for status in (204, 304):
+            handle = peer.request()
+            call = script.call
+            call.send(response_start(status))
+            task = call.sending(response_body(b"HTTP/1.1 200 OK\r\n\r\n"))
+            assert task.done()
+            if task.exception() is not None:
+                call.send(response_body())
+            call.finish()
+            assert (status, b"", True) == _seen(peer, handle)
+            self.check_usable(peer, script)
+
+    def test_content_length_is_kept(self) -> None:
+        """
+        The application's content-length is sent, once, and the body as it comes.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+
+        call.send(response_start(200, [(b"Content-Length", b"5")]), response_body(b"he", more=True))
+        assert (200, b"he", False) == _seen(peer, handle)
+        call.send(response_body(b"llo", more=True), response_body())
+
+        assert (200, b"hello", True) == _seen(peer, handle)
+        assert [b"5"] == peer.answer(handle).values(b"content-length")
         call.finish()
+        self.check_usable(peer, script)
+
+    def test_body_too_long(self) -> None:
+        """
+        The part that exceeds content-length is refused and not sent; the right one may follow.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start(200, [(b"content-length", b"5")]), response_body(b"123", more=True))
+
+        refused(call, response_body(b"456"))
+        refused(call, response_body(b"456", more=True))
+        assert (200, b"123", False) == _seen(peer, handle)
+
+        call.send(response_body(b"45"))
+        assert (200, b"12345", True) == _seen(peer, handle)
+        call.finish()
+        self.check_usable(peer, script)
+
+    def test_body_too_long_is_never_complete(self) -> None:
+        """
+        An application that fails over a body too long leaves an answer that is seen to be incomplete.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start(200, [(b"content-length", b"5")]), response_body(b"123", more=True))
+
+        call.fail(refused(call, response_body(b"456")))
 
         answer = peer.answer(handle)
-        assert answer.status in (200, 500)
+        assert (b"123", False, True) == (answer.body, answer.complete, answer.reset)
+
+    def test_body_too_long_at_once(self) -> None:
+        """
+        A body too long from the start is a 500, nothing of it sent.
+        """
+        answer = self.answer_to(sends(response_start(200, [(b"content-length", b"2")]), response_body(b"12345")))
+
+        assert (500, True) == (answer.status, answer.complete)
+        assert b"12" not in answer.body
+
+    def test_body_too_short(self) -> None:
+        """
+        A body that ends before its content-length is never complete.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start(200, [(b"content-length", b"5")]), response_body(b"123", more=True))
+
+        task = call.sending(response_body())
+        assert task.done()
+        error = task.exception()
+        if error is None:
+            call.finish()
+        else:
+            call.fail(error)
+
+        answer = peer.answer(handle)
+        assert (b"123", False, True) == (answer.body, answer.complete, answer.reset)
+
+    def test_body_too_short_at_once(self) -> None:
+        """
+        A body too short from the start is a 500.
+        """
+        answer = self.answer_to(sends(response_start(200, [(b"content-length", b"5")]), response_body(b"12")))
+
+        assert (500, True) == (answer.status, answer.complete)
+
+    def test_content_length_that_is_none(self) -> None:
+        """
+        A content-length that is not one decimal number is refused.
+        """
+        _, peer, script = self.script()
+        for lengths in (
+            [b"abc"],
+            [b"-1"],
+            [b"+1"],
+            [b"1_0"],
+            [b"0x2"],
+            [b""],
+            [b"2, 2"],
+            [b"2", b"3"],
+            [b"9" * 5000],
+        ):
+            handle = peer.request()
+            headers = [(b"content-length", length) for length in lengths]
+            script.call.fail(refused(script.call, response_start(200, headers)))
+            answer = peer.answer(handle)
+            assert (500, True) == (answer.status, answer.complete), lengths
+        self.check_usable(peer, script)
+
+    def test_hop_by_hop_fields_are_dropped(self) -> None:
+        """
+        Fields of the connection are the wire's: the application's are not sent.
+        """
+        answer = self.answer_to(
+            sends(
+                response_start(
+                    200,
+                    [
+                        (b"connection", b"x-hop, upgrade"),
+                        (b"Keep-Alive", b"timeout=99"),
+                        (b"proxy-connection", b"keep-alive"),
+                        (b"transfer-encoding", b"gzip, chunked"),
+                        (b"upgrade", b"h2c"),
+                        (b"x-end-to-end", b"1"),
+                    ],
+                ),
+                response_body(b"ok"),
+            )
+        )
+
+        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert [b"1"] == answer.values(b"x-end-to-end")
+        for name in (b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"):
+            assert [] == answer.values(name), name
+        assert not any(b"x-hop" in value for value in answer.values(b"connection"))
+
+    def test_transfer_encoding_does_not_beat_content_length(self) -> None:
+        """
+        With content-length and transfer-encoding from the application the first one counts.
+        """
+        answer = self.answer_to(
+            sends(
+                response_start(200, [(b"content-length", b"2"), (b"Transfer-Encoding", b"chunked")]),
+                response_body(b"ok"),
+            )
+        )
+
+        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert [b"2"] == answer.values(b"content-length")
+        assert [] == answer.values(b"transfer-encoding")
+
+    def test_date_and_server(self) -> None:
+        """
+        Date and Server are sent once with each answer, also with one that is not the application's.
+        """
+        for application in (sends(response_start(), response_body(b"ok")), sends()):
+            answer = self.answer_to(application)
+            assert [b"txasgi"] == answer.values(b"server")
+            (date,) = answer.values(b"date")
+            assert 784111777.0 == parsedate_to_datetime(date.decode()).timestamp()
+
+    def test_own_date_and_server(self) -> None:
+        """
+        The application's Date and Server are sent instead, in whatever case.
+        """
+        own = [(b"Server", b"mine"), (b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
+
+        answer = self.answer_to(sends(response_start(200, own), response_body(b"ok")))
+
+        assert [b"mine"] == answer.values(b"server")
+        assert [b"Thu, 01 Jan 1970 00:00:00 GMT"] == answer.values(b"date")
+
+    def test_one_of_date_and_server(self) -> None:
+        """
+        One of the two from the application does not cost the other.
+        """
+        answer = self.answer_to(sends(response_start(200, [(b"server", b"mine")]), response_body(b"ok")))
+
+        assert [b"mine"] == answer.values(b"server")
+        assert 1 == len(answer.values(b"date"))
+
+    def test_no_date_and_server(self) -> None:
+        """
+        Either can be turned off, and fields be added to every answer.
+        """
+        answer = self.answer_to(
+            sends(response_start(), response_body(b"ok")),
+            server=None,
+            date=False,
+            extra_fields=[(b"x-extra", b"1")],
+        )
+
+        assert [] == answer.values(b"server")
+        assert [] == answer.values(b"date")
+        assert [b"1"] == answer.values(b"x-extra")
+
+    def test_back_pressure(self) -> None:
+        """
+        send() waits when the client does not read, and goes on once it does; nothing is lost.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start())
+        peer.clog()
+        sent = b""
+        waiting = None
+        for piece in pieces(4 * MIB):
+            sent += piece
+            task = call.sending(response_body(piece, more=True))
+            if not task.done():
+                waiting = task
+                break
+            task.result()
+        assert waiting is not None, "send() never waits"
+        assert len(sent) <= HELD
+
+        peer.unclog()
+
+        assert peer.answer(handle).body == sent
+        assert waiting.done()
+        waiting.result()
+        call.send(response_body())
+        assert (200, sent, True) == _seen(peer, handle)
+        call.finish()
+
+    def test_back_pressure_of_several_senders(self) -> None:
+        """
+        Each send() that waits goes on.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start())
+        peer.clog()
+        tasks = [call.sending(response_body(piece, more=True)) for piece in pieces(2 * MIB)]
+        assert not tasks[-1].done()
+        assert not tasks[-2].done()
+
+        peer.unclog()
+        peer.answer(handle)
+
+        assert [None] * len(tasks) == [task.result() for task in tasks]
+        call.send(response_body())
+        assert (200, 2 * MIB, True) == (200, len(peer.answer(handle).body), peer.answer(handle).complete)
+
+    def test_one_shot_to_a_clogged_client(self) -> None:
+        """
+        A large answer in one message is complete once the client reads, whether its send() waited or not.
+        """
+        rig, peer, script = self.script()
+        handle = peer.request()
+        peer.clog()
+        call = script.call
+        call.send(response_start(200, [(b"content-length", b"%d" % MIB)]))
+        task = call.sending(response_body(bytes(MIB)))
+
+        peer.unclog()
+        answer = peer.answer(handle)
+        rig.settle()
+
+        assert (MIB, True) == (len(answer.body), answer.complete)
+        task.result()
+        call.finish()
+        self.check_usable(peer, script)
 
 
-def loop_free(call: Call) -> Any:
-    raise NotImplementedError
+def _seen(peer: HttpPeer, handle: int) -> tuple[int, bytes, bool]:
+    answer = peer.answer(handle)
+    assert not answer.reset
+    return answer.status, answer.body, answer.complete
+
+
+class RefusalConformance(_Conformance):
+    """
+    Messages that are not allowed raise at the send() that brought them, and nothing of them is sent.
+    """
+
+    def check_500(self, bad: Message) -> None:
+        """
+        The message is refused; the client of an application that fails over it gets 500, and may go on.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        script.call.fail(refused(script.call, bad))
+        answer = peer.answer(handle)
+        assert (500, True) == (answer.status, answer.complete), bad
+        assert not [name for name, _ in answer.headers if name.startswith(b"x-")]
+        self.check_usable(peer, script)
+
+        # The application may also do better.
+        handle = peer.request()
+        call = script.call
+        refused(call, bad)
+        call.send(response_start(200), response_body(b"better"))
+        call.finish()
+        assert (200, b"better", True) == _seen(peer, handle)
+
+    def test_status(self) -> None:
+        """
+        A status is an int from 200 to 599 or so, never an informational one.
+        """
+        for status in (0, 20, 99, 100, 101, 103, 199, 1000, 2000, -200, "200", b"200", None, [200], 10**30):
+            self.check_500({"type": "http.response.start", "status": status, "headers": []})
+        self.check_500({"type": "http.response.start", "headers": []})
+
+    def test_header_names(self) -> None:
+        """
+        Header names are tokens in bytes.
+        """
+        for name in (
+            b"",
+            b" x-a",
+            b"x-a ",
+            b"x a",
+            b"x-a:",
+            b"x-a\r",
+            b"x-a\n",
+            b"x-a\r\nx-b",
+            b"x-a\0",
+            b"x-\xe9",
+            b"x(a)",
+            b'"x"',
+            b":status",
+            "x-a",
+            None,
+            1,
+        ):
+            self.check_500(_start_with([(name, b"1")]))
+
+    def test_header_values(self) -> None:
+        """
+        Header values are bytes without control characters.
+        """
+        for value in (
+            b"a\r\nset-cookie: b",
+            b"a\nb",
+            b"a\rb",
+            b"a\r\n b",
+            b"a\0b",
+            b"\x1b[2J",
+            b"a\x7f",
+            b"a\r",
+            b"a\n",
+            b"\na",
+            "text",
+            None,
+            1,
+        ):
+            self.check_500(_start_with([(b"x-a", value)]))
+
+    def test_header_values_of_known_fields(self) -> None:
+        """
+        Fields that the server knows are checked no less than others.
+        """
+        for name in (b"date", b"server", b"location", b"Content-Type", b"connection", b"transfer-encoding"):
+            self.check_500(_start_with([(name, b"a\r\nx-b: c")]))
+        for name in (b"date", b"server", b"content-length"):
+            self.check_500(_start_with([(name, "1")]))
+
+    def test_headers_of_another_shape(self) -> None:
+        """
+        Headers are pairs.
+        """
+        for headers in ([(b"x-a",)], [(b"x-a", b"1", b"2")], [b"x-a"], [None], 5, {b"x-a": b"1"}, b"x-a: 1"):
+            self.check_500(_start_with(headers))
+
+    def test_bad_header_behind_good_ones(self) -> None:
+        """
+        One bad header spoils the lot.
+        """
+        self.check_500(_start_with([(b"x-a", b"1"), (b"x-b", b"2"), (b"x-c", b"3\r\n")]))
+
+    def test_upper_case_names(self) -> None:
+        """
+        Upper case in names is forgiven and sent in lower case.
+        """
+        answer = self.answer_to(
+            sends(response_start(200, [(b"X-Upper", b"1"), (b"Content-TYPE", b"text/html")]), response_body())
+        )
+
+        assert 200 == answer.status
+        assert (b"x-upper", b"1") in answer.headers
+        assert (b"content-type", b"text/html") in answer.headers
+
+    def test_no_message(self) -> None:
+        """
+        Messages of an unknown type, or without one, are refused.
+        """
+        for message in (
+            {"type": "http.response.nonsense"},
+            {"type": "http.response.push", "path": "/", "headers": []},
+            {"type": "http.response.debug", "info": {}},
+            {"type": "http.request"},
+            {"type": "http.disconnect"},
+            {"type": "websocket.accept"},
+            {"type": "lifespan.startup.complete"},
+            {"type": ""},
+            {"type": None},
+            {},
+        ):
+            self.check_500(message)
+
+    def test_body_before_start(self) -> None:
+        """
+        A body without start is refused.
+        """
+        self.check_500(response_body(b"ok"))
+        self.check_500(response_body(b"ok", more=True))
+
+    def test_trailers_before_start(self) -> None:
+        """
+        Trailers without start are refused.
+        """
+        self.check_500({"type": "http.response.trailers", "headers": []})
+
+    def test_second_start(self) -> None:
+        """
+        A second start is refused, before the body and within it, and changes nothing.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start(200))
+        refused(call, response_start(404))
+        call.send(response_body(b"a", more=True))
+        refused(call, response_start(404))
+        call.send(response_body(b"b"))
+        call.finish()
+
+        assert (200, b"ab", True) == _seen(peer, handle)
+        self.check_usable(peer, script)
+
+    def test_second_start_at_once(self) -> None:
+        """
+        A second start in the same turn is refused, before anything went out, or the answer broken off.
+        """
+        answer = self.answer_to(sends(response_start(200), response_start(404), response_body(b"ok")))
+
+        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+            answer.complete,
+            answer.reset,
+        )
+
+    def test_after_the_end(self) -> None:
+        """
+        Whatever is sent after the end of the answer is refused, and reaches nobody.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start(), response_body(b"ok"))
+
+        for message in (response_body(b"more"), response_body(), response_start(), {"type": "nonsense"}):
+            refused(call, message)
+
+        call.finish()
+        assert (200, b"ok", True) == _seen(peer, handle)
+        self.check_usable(peer, script)
+
+    def test_body_that_is_not_bytes(self) -> None:
+        """
+        A body that is not bytes is refused; the right one may follow.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start())
+        for body in ("text", None, 5, [b"a"]):
+            refused(call, {"type": "http.response.body", "body": body})
+            refused(call, {"type": "http.response.body", "body": body, "more_body": True})
+        call.send(response_body(b"ok"))
+        call.finish()
+
+        assert (200, b"ok", True) == _seen(peer, handle)
+        self.check_usable(peer, script)
+
+    def test_body_that_is_not_bytes_at_once(self) -> None:
+        """
+        A body that is not bytes is a 500 as long as nothing went out.
+        """
+        answer = self.answer_to(
+            sends(response_start(), {"type": "http.response.body", "body": "text"}),
+        )
+
+        assert (500, True) == (answer.status, answer.complete)
+
+
+def _start_with(headers: Any) -> Message:
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+class FailureConformance(_Conformance):
+    """
+    Applications that fail.
+    """
+
+    def test_exception_before_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An exception before the start is a 500 at once, logged once with its traceback, and told to nobody outside.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+
+        script.call.fail(ValueError("a secret"))
+
+        answer = peer.answer(handle)
+        assert (500, True) == (answer.status, answer.complete)
+        assert b"secret" not in answer.body
+        assert b"ValueError" not in answer.body
+        _logged_once(caplog, "a secret")
+        self.check_usable(peer, script)
+
+    def test_exception_before_start_with_body_to_come(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        The 500 does not wait for a request body that is still to come.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("POST", headers=[(b"content-length", b"10")], body=b"hello", end=False)
+
+        script.call.fail(ValueError("oops"))
+
+        answer = peer.answer(handle)
+        assert (500, True) == (answer.status, answer.complete)
+        _logged_once(caplog, "oops")
+
+    def test_exception_in_the_turn_of_the_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An exception right after the start is a 500 or a broken off answer, never a complete one.
+        """
+
+        async def application(_scope: Any, _receive: Receive, send: Send) -> None:
+            await send(response_start(200))
+            raise ValueError("oops")
+
+        answer = self.answer_to(application)
+
+        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+            answer.complete,
+            answer.reset,
+        )
+        _logged_once(caplog, "oops")
+
+    def test_exception_after_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An exception after the start breaks the answer off, with and without content-length; logged once.
+        """
+        for headers in ([], [(b"content-length", b"5")], [(b"content-length", b"3")]):
+            for body in ([], [response_body(b"abc", more=True)]):
+                caplog.clear()
+                _, peer, script = self.script()
+                handle = peer.request()
+                script.call.send(response_start(200, headers), *body)
+
+                script.call.fail(ValueError("oops"))
+
+                answer = peer.answer(handle)
+                whole = body and headers == [(b"content-length", b"3")]
+                if not whole or peer.multiplexed:
+                    # Over HTTP/1.1 three of three bytes are complete, whatever comes after.
+                    assert (200, False, True) == (answer.status, answer.complete, answer.reset)
+                _logged_once(caplog, "oops")
+
+    def test_exception_after_the_answer(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An exception after a complete answer is logged once and harms neither answer nor connection.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        script.call.send(response_start(), response_body(b"ok"))
+
+        script.call.fail(ValueError("oops"))
+
+        assert (200, b"ok", True) == _seen(peer, handle)
+        _logged_once(caplog, "oops")
+        self.check_usable(peer, script)
+
+    def test_returns_without_answer(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An application that returns without an answer is answered for by a 500, and the operator told.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+
+        script.call.finish()
+
+        answer = peer.answer(handle)
+        assert (500, True) == (answer.status, answer.complete)
+        assert 1 == len(errors_logged(caplog))
+        self.check_usable(peer, script)
+
+    def test_returns_after_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An application that returns between start and body leaves no complete answer.
+        """
+        answer = self.answer_to(sends(response_start(200)))
+
+        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+            answer.complete,
+            answer.reset,
+        )
+        assert 1 == len(errors_logged(caplog))
+
+    def test_returns_in_the_middle(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An application that returns in the middle of its answer leaves it broken off.
+        """
+        for headers in ([], [(b"content-length", b"5")]):
+            caplog.clear()
+            _, peer, script = self.script()
+            handle = peer.request()
+            script.call.send(response_start(200, headers), response_body(b"abc", more=True))
+
+            script.call.finish()
+
+            answer = peer.answer(handle)
+            assert (b"abc", False, True) == (answer.body, answer.complete, answer.reset)
+            assert 1 == len(errors_logged(caplog))
+
+    def test_application_cancels_itself(self) -> None:
+        """
+        An application that ends by CancelledError is answered for like one that failed.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+
+        script.call.fail(asyncio.CancelledError())
+
+        answer = peer.answer(handle)
+        assert (500, True) == (answer.status, answer.complete)
+        self.check_usable(peer, script)
+
+    def test_application_that_is_no_coroutine(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An application that fails when it is called, or returns no awaitable, is a 500.
+        """
+
+        def fails(_scope: Any, _receive: Receive, _send: Send) -> Any:
+            raise ValueError("oops")
+
+        def returns_none(_scope: Any, _receive: Receive, _send: Send) -> Any:
+            return None
+
+        for application in (fails, returns_none):
+            caplog.clear()
+            answer = self.answer_to(application)
+            assert (500, True) == (answer.status, answer.complete)
+            assert 1 == len(errors_logged(caplog))
+
+    def test_awaitable_that_is_no_coroutine(self) -> None:
+        """
+        An application may return any awaitable.
+        """
+
+        class Answering:
+            def __init__(self, send: Send) -> None:
+                self.send = send
+
+            def __await__(self) -> Any:
+                yield from sends(response_start(), response_body(b"ok"))({}, self.receive, self.send).__await__()
+
+            async def receive(self) -> Message:
+                raise NotImplementedError
+
+        def application(_scope: Any, _receive: Receive, send: Send) -> Any:
+            return Answering(send)
+
+        answer = self.answer_to(application)
+
+        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+
+    def test_refused_message_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        A refused message that the application lets out is logged once; one that it catches is not.
+        """
+        _, peer, script = self.script()
+        peer.request()
+        error = refused(script.call, response_start(99))
+        assert [] == errors_logged(caplog)
+
+        script.call.fail(error)
+
+        _logged_once(caplog, "99")
+
+    def test_no_response_splitting_in_the_500(self) -> None:
+        """
+        The 500 carries nothing of the request.
+        """
+        _, peer = self.serve(sends())
+        answer = peer.answer(peer.request("GET", b"/<script>%0d%0a", [(b"x-a", b"<b>")]))
+
+        assert (500, True) == (answer.status, answer.complete)
+        assert b"script" not in answer.body
+        assert b"<b>" not in answer.body
+        assert all(value.startswith(b"text/plain") for value in answer.values(b"content-type"))
+
+    def test_500_to_head(self) -> None:
+        """
+        The 500 to a HEAD has no body.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("HEAD")
+
+        script.call.fail(ValueError("oops"))
+
+        assert (500, b"", True) == _seen(peer, handle)
+        self.check_usable(peer, script)
+
+
+def _logged_once(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    (record,) = errors_logged(caplog)
+    assert "txasgi.error" == record.name
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    assert text in str(record.exc_info[1])
+
+
+class DisconnectConformance(_Conformance):
+    """
+    Clients that leave.
+    """
+
+    def test_send_raises(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        send() to a client that left raises ClientDisconnected, an OSError, which is not logged.
+        """
+        for before in ([], [response_start()], [response_start(), response_body(b"a", more=True)]):
+            rig, peer, script = self.script()
+            peer.request()
+            call = script.call
+            call.send(*before)
+            peer.leave()
+
+            for message in (response_start() if not before else response_body(b"b"), response_body(b"c")):
+                error = call.sending(message).exception()
+                assert isinstance(error, ClientDisconnected)
+                assert isinstance(error, OSError)
+                if error is not None:
+                    last = error
+            call.fail(last)
+
+            assert not rig.gate.tasks
+            assert [] == errors_logged(caplog)
+
+    def test_waiting_send_raises(self) -> None:
+        """
+        A send() that waits for a client that does not read raises once the client leaves.
+        """
+        _, peer, script = self.script()
+        peer.request()
+        call = script.call
+        call.send(response_start())
+        peer.clog()
+        tasks = [call.sending(response_body(piece, more=True)) for piece in pieces(2 * MIB)]
+        assert not tasks[-1].done()
+
+        peer.leave()
+
+        waited = [task for task in tasks if task.exception() is not None]
+        assert tasks[-1] in waited
+        assert all(isinstance(task.exception(), ClientDisconnected) for task in waited)
+
+    def test_wrapped_disconnect_is_not_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        ClientDisconnected is not logged either as the cause of another exception or within a group.
+        """
+
+        def raised_from(error: BaseException) -> BaseException:
+            try:
+                raise ValueError("wrapped") from error
+            except ValueError as wrapped:
+                return wrapped
+
+        for wrap in (
+            raised_from,
+            lambda error: raised_from(raised_from(error)),
+            lambda error: ExceptionGroup("several", [error]),
+            lambda error: ExceptionGroup("outer", [ExceptionGroup("inner", [error]), raised_from(error)]),
+            lambda error: raised_from(ExceptionGroup("several", [error])),
+        ):
+            _, peer, script = self.script()
+            peer.request()
+            peer.leave()
+            error = script.call.sending(response_start()).exception()
+            assert isinstance(error, ClientDisconnected)
+
+            script.call.fail(wrap(error))
+
+            assert [] == errors_logged(caplog)
+
+    def test_other_faults_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        A fault that has nothing to do with the client is logged, though the client left.
+        """
+        for other in (False, True):
+            caplog.clear()
+            _, peer, script = self.script()
+            peer.request()
+            peer.leave()
+            error = script.call.sending(response_start()).exception()
+            assert isinstance(error, ClientDisconnected)
+            fault: Exception = ValueError("oops")
+            if other:
+                fault = ExceptionGroup("oops", [error, fault])
+
+            script.call.fail(fault)
+
+            _logged_once(caplog, "oops")
+
+    def test_returning_is_not_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An application that returns without a complete answer, its client having left, does nothing wrong.
+        """
+        for before in ([], [response_start()], [response_start(), response_body(b"a", more=True)]):
+            _, peer, script = self.script()
+            peer.request()
+            script.call.send(*before)
+            peer.leave()
+            script.call.finish()
+
+        assert [] == errors_logged(caplog)
+
+    def test_grace(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        An application whose client left is cancelled after ten seconds, not before; that is no error.
+        """
+        for before in ([], [response_start()], [response_start(), response_body(b"a", more=True)]):
+            rig, peer, script = self.script()
+            peer.request()
+            call = script.call
+            call.send(*before)
+
+            peer.leave()
+            rig.advance(9.5)
+            assert not call.ended
+
+            rig.advance(2.5)
+            assert call.cancelled
+            assert call.ended
+            assert not rig.gate.tasks
+        assert [] == errors_logged(caplog)
+
+    def test_grace_is_an_option(self) -> None:
+        """
+        The time of grace can be set.
+        """
+        rig, peer, script = self.script(disconnect_grace_s=3.0)
+        peer.request()
+        peer.leave()
+        rig.advance(2.5)
+        assert not script.call.ended
+        rig.advance(2.5)
+
+        assert script.call.cancelled
+
+    def test_abandoned_request(self) -> None:
+        """
+        A client that gives up one request counts as gone for this one.
+        """
+        rig, peer, script = self.script()
+        handle = peer.request()
+        read_body(script.call)
+        waiting = script.call.receiving()
+
+        peer.abandon(handle)
+
+        assert DISCONNECT == waiting.result()
+        assert isinstance(script.call.sending(response_start()).exception(), ClientDisconnected)
+        rig.advance(12)
+        assert script.call.cancelled
+
+    def test_ends_within_grace(self) -> None:
+        """
+        An application that ends by itself in time is not cancelled.
+        """
+        rig, peer, script = self.script()
+        peer.request()
+        peer.leave()
+        rig.advance(5)
+
+        script.call.finish()
+
+        rig.advance(60)
+        assert not script.call.cancelled
+        assert not rig.gate.tasks
+
+    def test_application_that_will_not_be_cancelled(self) -> None:
+        """
+        An application that goes on after it was cancelled is left alone.
+        """
+        rounds = 0
+
+        async def application(_scope: Any, _receive: Receive, _send: Send) -> None:
+            nonlocal rounds
+            for _ in range(2):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    rounds += 1
+                    return
+
+        rig, peer = self.serve(application)
+        peer.request()
+        peer.leave()
+        rig.advance(60)
+
+        assert 1 == rounds
+        assert not rig.gate.tasks
+
+    def test_finished_answer_is_never_cancelled(self) -> None:
+        """
+        What an application does after its answer is not disturbed by a client that leaves.
+        """
+        rig, peer, script = self.script()
+        handle = peer.request()
+        script.call.send(response_start(), response_body(b"ok"))
+        assert peer.answer(handle).complete
+
+        peer.leave()
+        rig.advance(600)
+
+        assert not script.call.ended
+        script.call.finish()
+        assert not script.call.cancelled
+        assert not rig.gate.tasks
+
+    def test_background_work_does_not_hold_up_the_next_request(self) -> None:
+        """
+        The next request is served while the application still works on behalf of the one before.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        background = script.call
+        background.send(response_start(), response_body(b"ok"))
+        assert peer.answer(handle).complete
+
+        self.check_usable(peer, script)
+
+        assert not background.ended
+        background.finish()
+        self.check_usable(peer, script)
+
+    def test_background_work_of_one_does_not_touch_the_next(self) -> None:
+        """
+        A client that leaves during its second request costs only this one's task.
+        """
+        rig, peer, script = self.script()
+        peer.request()
+        first = script.call
+        first.send(response_start(), response_body(b"ok"))
+        peer.request()
+        second = script.call
+        assert first is not second
+
+        peer.leave()
+        rig.advance(60)
+
+        assert second.cancelled
+        assert not first.ended
+        refused(first, response_body(b"more"))
+
+    def test_leaving_before_the_application_runs(self, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        A client that is gone before the application had its first turn is no fault of anybody's.
+        """
+
+        async def application(_scope: Any, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(response_start())
+            await send(response_body(b"ok"))
+
+        rig, peer = self.serve(application)
+        peer.request()
+        peer.leave()
+        rig.advance(30)
+
+        assert not rig.gate.tasks
+        assert [] == errors_logged(caplog)
+
+    def test_concurrent_requests_fail_alone(self) -> None:
+        """
+        On a wire that carries several requests at a time, one that fails or is given up does not touch the others.
+        """
+        _, peer, script = self.script()
+        if not peer.multiplexed:
+            return
+        handles = [peer.request("GET", b"/%d" % n) for n in range(4)]
+        failing, abandoned, slow, quick = script.calls
+        failing.send(response_start(), response_body(b"a", more=True))
+        failing.fail(ValueError("oops"))
+        peer.abandon(handles[1])
+        answer_with(quick, b"quick")
+
+        assert peer.answer(handles[0]).reset
+        assert DISCONNECT in (abandoned.receive(), abandoned.receive())
+        assert (200, b"quick", True) == _seen(peer, handles[3])
+        assert 0 == peer.answer(handles[2]).status
+        answer_with(slow, b"slow")
+        assert (200, b"slow", True) == _seen(peer, handles[2])
+
+
+class ExtensionConformance(_Conformance):
+    """
+    Trailers, early hints, files.
+    """
+
+    TE: ClassVar[list[Field]] = [(b"te", b"trailers")]
+
+    def test_trailers(self) -> None:
+        """
+        Promised trailers end the answer and reach a client that asked for them.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("GET", b"/", self.TE)
+        call = script.call
+        call.send(response_start(200, [(b"trailer", b"x-sum")], trailers=True), response_body(b"ok"))
+        assert (200, b"ok", False) == _seen(peer, handle)
+
+        call.send({"type": "http.response.trailers", "headers": [(b"X-Sum", b"1"), (b"x-more", b"2")]})
+
+        assert (200, b"ok", True) == _seen(peer, handle)
+        if peer.trailers_out:
+            assert [(b"x-sum", b"1"), (b"x-more", b"2")] == peer.answer(handle).trailers
+        call.finish()
+        self.check_usable(peer, script)
+
+    def test_trailers_at_once(self) -> None:
+        """
+        Body and trailers in one turn of the loop are no different.
+        """
+        answer = self.answer_to(
+            sends(
+                response_start(200, trailers=True),
+                response_body(b"ok"),
+                {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]},
+            ),
+            headers=self.TE,
+        )
+
+        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert answer.trailers in ([(b"x-sum", b"1")], [])
+
+    def test_trailers_in_parts(self) -> None:
+        """
+        more_trailers adds up, and the answer waits for the last.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("GET", b"/", self.TE)
+        call = script.call
+        call.send(response_start(200, trailers=True), response_body(b"ok"))
+        call.send({"type": "http.response.trailers", "headers": [(b"x-a", b"1")], "more_trailers": True})
+        assert (200, b"ok", False) == _seen(peer, handle)
+
+        call.send({"type": "http.response.trailers", "headers": [(b"x-b", b"2")]})
+
+        assert (200, b"ok", True) == _seen(peer, handle)
+        if peer.trailers_out:
+            assert [(b"x-a", b"1"), (b"x-b", b"2")] == peer.answer(handle).trailers
+
+    def test_trailers_nobody_asked_for(self) -> None:
+        """
+        A client that did not send TE: trailers gets none, and a complete answer all the same.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        script.call.send(
+            response_start(200, trailers=True),
+            response_body(b"ok"),
+            {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]},
+        )
+
+        answer = peer.answer(handle)
+        assert (200, b"ok", True, []) == (answer.status, answer.body, answer.complete, answer.trailers)
+        script.call.finish()
+        self.check_usable(peer, script)
+
+    def test_trailers_with_content_length(self) -> None:
+        """
+        An answer with content-length and trailers is complete, whichever of the two the wire can keep.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("GET", b"/", self.TE)
+        script.call.send(
+            response_start(200, [(b"content-length", b"2")], trailers=True),
+            response_body(b"ok"),
+            {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]},
+        )
+
+        assert (200, b"ok", True) == _seen(peer, handle)
+        script.call.finish()
+        self.check_usable(peer, script)
+
+    def test_trailers_of_a_head(self) -> None:
+        """
+        An answer without body has no trailers, but may have promised them.
+        """
+        for method, status in (("HEAD", 200), ("GET", 204), ("GET", 304)):
+            _, peer, script = self.script()
+            handle = peer.request(method, b"/", self.TE)
+            script.call.send(
+                response_start(status, trailers=True),
+                response_body(),
+                {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]},
+            )
+
+            assert (status, b"", True) == _seen(peer, handle)
+            script.call.finish()
+            self.check_usable(peer, script)
+
+    def test_no_trailers_after_all(self) -> None:
+        """
+        Promised trailers may be empty.
+        """
+        for message in (
+            {"type": "http.response.trailers", "headers": []},
+            {"type": "http.response.trailers"},
+        ):
+            _, peer, script = self.script()
+            handle = peer.request("GET", b"/", self.TE)
+            script.call.send(response_start(200, trailers=True), response_body(b"ok"), message)
+
+            assert (200, b"ok", True) == _seen(peer, handle)
+            assert [] == peer.answer(handle).trailers
+
+    def test_bad_trailers(self) -> None:
+        """
+        Trailers are checked like headers; the right ones may follow.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("GET", b"/", self.TE)
+        call = script.call
+        call.send(response_start(200, trailers=True), response_body(b"ok"))
+
+        for pair in ((b"x a", b"1"), (b"x-a", b"1\r\nx-b: 2"), ("x-a", b"1"), (b"x-a", "1"), (b":a", b"1")):
+            refused(call, {"type": "http.response.trailers", "headers": [pair]})
+        assert (200, b"ok", False) == _seen(peer, handle)
+        call.send({"type": "http.response.trailers", "headers": [(b"x-a", b"1"), (b"connection", b"close")]})
+
+        assert (200, b"ok", True) == _seen(peer, handle)
+        assert peer.answer(handle).trailers in ([(b"x-a", b"1")], [])
+
+    def test_trailers_out_of_order(self) -> None:
+        """
+        Trailers that were not promised, that come before the end of the body or twice are refused.
+        """
+        _, peer, script = self.script()
+        trailers: Message = {"type": "http.response.trailers", "headers": [(b"x-a", b"1")]}
+        handle = peer.request("GET", b"/", self.TE)
+        call = script.call
+        call.send(response_start(200))
+        refused(call, trailers)
+        call.send(response_body(b"ok"))
+        refused(call, trailers)
+        call.finish()
+        assert (200, b"ok", True) == _seen(peer, handle)
+
+        handle = peer.request("GET", b"/", self.TE)
+        call = script.call
+        call.send(response_start(200, trailers=True))
+        refused(call, trailers)
+        call.send(response_body(b"o", more=True))
+        refused(call, trailers)
+        call.send(response_body(b"k"))
+        refused(call, response_body(b"more"))
+        call.send(trailers)
+        refused(call, trailers)
+        call.finish()
+        assert (200, b"ok", True) == _seen(peer, handle)
+
+    def test_missing_trailers(self) -> None:
+        """
+        An application that promised trailers and returns without leaves no complete answer.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("GET", b"/", self.TE)
+        script.call.send(response_start(200, trailers=True), response_body(b"ok"))
+
+        script.call.finish()
+
+        assert (False, True) == (peer.answer(handle).complete, peer.answer(handle).reset)
+
+    def test_early_hints_before_start(self) -> None:
+        """
+        Early hints before the start are sent at once, as often as the application likes.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        if not peer.early_hints:
+            return
+        script.call.send(_hint(b"</a.css>; rel=preload"))
+        assert [(103, [(b"link", b"</a.css>; rel=preload")])] == _hints(peer, handle)
+        script.call.send(_hint(b"</b>; rel=preload", b"</c>; rel=preconnect"))
+        answer_with(script.call)
+
+        links = [value for _, headers in _hints(peer, handle) for _, value in headers]
+        assert [b"</a.css>; rel=preload", b"</b>; rel=preload", b"</c>; rel=preconnect"] == links
+        assert (200, b"ok", True) == _seen(peer, handle)
+        assert [] == peer.answer(handle).values(b"link")
+        self.check_usable(peer, script)
+
+    def test_early_hints_after_start(self) -> None:
+        """
+        Early hints after the start, where ASGI has them, go out before the head that is still held back.
+        """
+        _, peer = self.serve(sends(response_start(), _hint(b"</a>; rel=preload"), response_body(b"ok")))
+        handle = peer.request()
+
+        if peer.early_hints:
+            assert [(103, [(b"link", b"</a>; rel=preload")])] == _hints(peer, handle)
+        assert (200, b"ok", True) == _seen(peer, handle)
+
+    def test_early_hints_too_late(self) -> None:
+        """
+        Early hints after a head that went out are left out; that is no error.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        script.call.send(response_start())
+        assert 200 == peer.answer(handle).status
+        if not peer.early_hints:
+            return
+
+        script.call.send(_hint(b"</a>; rel=preload"), response_body(b"a", more=True), _hint(b"</b>"))
+        script.call.send(response_body(b"b"))
+
+        assert (200, b"ab", True) == _seen(peer, handle)
+        assert [] == _hints(peer, handle)
+
+    def test_bad_early_hints(self) -> None:
+        """
+        Links are checked like header values.
+        """
+        _, peer, script = self.script()
+        handle = peer.request()
+        if not peer.early_hints:
+            return
+        for link in (b"</a>\r\nx-a: 1", b"</a>\n", "</a>", None):
+            refused(script.call, _hint(link))
+        answer_with(script.call)
+
+        assert (200, b"ok", True) == _seen(peer, handle)
+        assert [] == _hints(peer, handle)
+
+    def test_early_hints_after_the_end(self) -> None:
+        """
+        Early hints after the end of the answer are refused.
+        """
+        _, peer, script = self.script()
+        peer.request()
+        script.call.send(response_start(), response_body(b"ok"))
+
+        refused(script.call, _hint(b"</a>"))
+        script.call.finish()
+        self.check_usable(peer, script)
+
+    def send_path(self, rig: Rig, call: Call, path: object) -> asyncio.Task[None]:
+        """
+        Send pathsend and wait for the threads that read the file.
+        """
+        task = call.sending({"type": "http.response.pathsend", "path": path})
+        rig.settle_threads(task.done)
+        rig.settle()
+        return task
+
+    def test_pathsend(self, tmp_path: Path) -> None:
+        """
+        A file is the body, and the answer complete with it; with and without content-length.
+        """
+        for size in (0, 1, 65536, 300_001):
+            file = tmp_path / str(size)
+            content = b"".join(pieces(size, 1000))
+            file.write_bytes(content)
+            for headers in ([], [(b"content-length", b"%d" % size)]):
+                rig, peer, script = self.script()
+                handle = peer.request()
+                script.call.send(response_start(200, headers))
+
+                self.send_path(rig, script.call, str(file)).result()
+
+                assert (200, content, True) == _seen(peer, handle)
+                script.call.finish()
+                self.check_usable(peer, script)
+
+    def test_pathsend_of_a_head(self, tmp_path: Path) -> None:
+        """
+        The answer to HEAD has nothing of the file.
+        """
+        file = tmp_path / "file"
+        file.write_bytes(b"hello")
+        rig, peer, script = self.script()
+        handle = peer.request("HEAD")
+        script.call.send(response_start(200, [(b"content-length", b"5")]))
+
+        self.send_path(rig, script.call, str(file)).result()
+
+        assert (200, b"", True) == _seen(peer, handle)
+        assert [b"5"] == peer.answer(handle).values(b"content-length")
+        script.call.finish()
+        self.check_usable(peer, script)
+
+    def test_pathsend_of_no_file(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        What cannot be read raises at that send(), and another body may follow.
+        """
+        for path in (str(tmp_path / "missing"), str(tmp_path), "", 5, None):
+            rig, peer, script = self.script()
+            handle = peer.request()
+            script.call.send(response_start(200))
+
+            task = self.send_path(rig, script.call, path)
+            assert isinstance(task.exception(), (OSError, ApplicationError)), path
+            assert not isinstance(task.exception(), ClientDisconnected)
+            script.call.send(response_body(b"none"))
+
+            assert (200, b"none", True) == _seen(peer, handle)
+            script.call.finish()
+        assert [] == errors_logged(caplog)
+
+    def test_pathsend_of_no_file_at_once(self, tmp_path: Path) -> None:
+        """
+        A missing file is a 500 when the application lets the error out and nothing was sent, else a broken off answer.
+        """
+        missing: Message = {"type": "http.response.pathsend", "path": str(tmp_path / "missing")}
+        rig, peer = self.serve(sends(response_start(200), missing))
+        handle = peer.request()
+        rig.settle_threads(lambda: not rig.gate.tasks)
+        rig.settle()
+
+        answer = peer.answer(handle)
+        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+            answer.complete,
+            answer.reset,
+        )
+
+    def test_pathsend_of_another_size(self, tmp_path: Path) -> None:
+        """
+        A file longer or shorter than content-length never gives a complete answer with the wrong body.
+        """
+        file = tmp_path / "file"
+        file.write_bytes(b"hello")
+        for length in (b"3", b"8"):
+            rig, peer, script = self.script()
+            handle = peer.request()
+            script.call.send(response_start(200, [(b"content-length", length)]))
+            task = self.send_path(rig, script.call, str(file))
+            error = task.exception()
+            if error is None:
+                script.call.finish()
+            else:
+                script.call.fail(error)
+
+            answer = peer.answer(handle)
+            assert (False, True) == (answer.complete, answer.reset), length
+            assert len(answer.body) <= int(length)
+
+    def test_pathsend_out_of_order(self, tmp_path: Path) -> None:
+        """
+        A file is not mixed with body messages, nor sent twice, nor before the start.
+        """
+        file = tmp_path / "file"
+        file.write_bytes(b"hello")
+        send_file: Message = {"type": "http.response.pathsend", "path": str(file)}
+        rig, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        refused(call, send_file)
+        call.send(response_start(), response_body(b"a", more=True))
+        refused(call, send_file)
+        call.send(response_body(b"b"))
+        refused(call, send_file)
+        call.finish()
+        assert (200, b"ab", True) == _seen(peer, handle)
+
+        handle = peer.request()
+        call = script.call
+        call.send(response_start())
+        self.send_path(rig, call, str(file)).result()
+        refused(call, send_file)
+        refused(call, response_body(b"a"))
+        call.finish()
+        assert (200, b"hello", True) == _seen(peer, handle)
+
+    def test_pathsend_back_pressure(self, tmp_path: Path) -> None:
+        """
+        A large file waits for a client that does not read; once it left, send() raises and the file is closed.
+        """
+        file = tmp_path / "file"
+        with file.open("wb") as opened:
+            opened.truncate(8 * MIB)
+        for leaves in (True, False):
+            rig, peer, script = self.script()
+            handle = peer.request()
+            script.call.send(response_start(200, [(b"content-length", b"%d" % (8 * MIB))]))
+            peer.clog()
+            task = script.call.sending({"type": "http.response.pathsend", "path": str(file)})
+            _let_threads_run(rig)
+            assert not task.done()
+
+            if leaves:
+                peer.leave()
+                rig.settle_threads(task.done)
+                assert isinstance(task.exception(), ClientDisconnected)
+            else:
+                peer.unclog()
+                rig.settle_threads(task.done)
+                task.result()
+                assert (8 * MIB, True) == (len(peer.answer(handle).body), peer.answer(handle).complete)
+            assert str(file) not in _open_files()
+
+
+def _let_threads_run(rig: Rig) -> None:
+    """
+    Give the loop's threads 50 rounds; enough for what does not wait for anything else.
+    """
+    rounds = iter(range(50))
+    rig.settle_threads(lambda: next(rounds, None) is None)
+
+
+def _open_files() -> list[str]:
+    folder = "/proc/self/fd"
+    found = []
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        try:
+            found.append(os.readlink(os.path.join(folder, name)))
+        except OSError:
+            continue
+    return found
+
+
+def _hint(*links: object) -> Message:
+    return {"type": "http.response.early_hint", "links": list(links)}
+
+
+def _hints(peer: HttpPeer, handle: int) -> list[tuple[int, list[Field]]]:
+    return peer.answer(handle).informational
+
+
+class TaskConformance(_Conformance):
+    """
+    One task a request, with a context of its own.
+    """
+
+    def test_fresh_context(self) -> None:
+        """
+        What one request sets in its context the next does not see, one after the other or all at once.
+        """
+        variable = contextvars.ContextVar("variable", default=0)
+        seen: list[int] = []
+
+        async def application(_scope: Any, receive: Receive, send: Send) -> None:
+            seen.append(variable.get())
+            variable.set(1)
+            await receive()
+            seen.append(variable.get())
+            await send(response_start())
+            await send(response_body(b"ok"))
+            seen.append(variable.get())
+
+        for at_once in (False, True):
+            seen.clear()
+            _, peer = self.serve(application)
+            handles = []
+            for _ in range(3):
+                handles.append(peer.request())
+                if not at_once:
+                    assert peer.answer(handles[-1]).complete
+            assert all(peer.answer(handle).complete for handle in handles)
+            assert [0] * 3 + [1] * 6 == sorted(seen)
+
+    def test_context_of_the_body(self) -> None:
+        """
+        Body parts of one request do not carry the context of another.
+        """
+        variable = contextvars.ContextVar("variable", default="none")
+        seen: list[str] = []
+
+        async def application(scope: Any, receive: Receive, send: Send) -> None:
+            variable.set(scope["path"])
+            while (await receive())["more_body"]:
+                seen.append(variable.get())
+            seen.append(variable.get())
+            await send(response_start())
+            await send(response_body(b"ok"))
+
+        _, peer = self.serve(application)
+        for path in (b"/a", b"/b"):
+            seen.clear()
+            handle = peer.request("POST", path, end=False)
+            peer.body(handle, b"1")
+            peer.body(handle, b"2", end=True)
+            assert peer.answer(handle).complete
+            assert {path.decode()} == set(seen)
+
+    def test_sequence(self) -> None:
+        """
+        A connection serves many requests, with and without bodies, each answered with its own.
+        """
+
+        async def application(scope: Any, receive: Receive, send: Send) -> None:
+            body = b""
+            while True:
+                message = await receive()
+                body += message["body"]
+                if not message["more_body"]:
+                    break
+            await send(response_start())
+            await send(response_body(scope["raw_path"] + b" " + body))
+
+        rig, peer = self.serve(application)
+        for n in range(50):
+            body = None if n % 3 == 0 else b"x" * n
+            handle = peer.request("POST" if body else "GET", b"/%d" % n, body=body)
+            answer = peer.answer(handle)
+            assert (b"/%d " % n + (body or b""), True) == (answer.body, answer.complete)
+        assert not rig.gate.tasks
+        assert 50 == len(rig.outcomes)
+
+    def test_all_at_once(self) -> None:
+        """
+        Requests that are sent without waiting are each answered with their own answer.
+        """
+        _, peer, script = self.script()
+        handles = [peer.request("GET", b"/%d" % n) for n in range(10)]
+        for n in range(10):
+            call = script.calls[n]
+            assert f"/{n}" == call.scope["path"]
+            answer_with(call, b"%d" % n)
+
+        assert [(200, b"%d" % n, True) for n in range(10)] == [_seen(peer, handle) for handle in handles]
+
+    def test_send_from_another_task(self) -> None:
+        """
+        receive() and send() work in tasks that the application starts.
+        """
+
+        async def application(_scope: Any, receive: Receive, send: Send) -> None:
+            async def answer() -> None:
+                await send(response_start())
+                await send(response_body(b"ok"))
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(answer())
+                group.create_task(receive())  # type: ignore[arg-type]  # receive() is a coroutine
+
+        answer = self.answer_to(application)
+
+        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+
+
+class OutcomeConformance(_Conformance):
+    """
+    What the access log is told.
+    """
+
+    def outcome_of(self, act: Callable[[HttpPeer, Call], None], method: str = "GET") -> tuple[int, int, str]:
+        """
+        Status, size and why of the one Outcome of a request.
+        """
+        rig, peer, script = self.script()
+        peer.request(method, b"/a")
+        act(peer, script.call)
+        rig.advance(30)
+        if not script.call.ended:
+            script.call.finish()
+        (outcome,) = rig.outcomes
+        assert outcome.head is not None
+        assert (method, b"/a") == (outcome.head.method, outcome.head.target)
+        assert outcome.seconds >= 0
+        return outcome.status, outcome.size, outcome.why
+
+    def test_outcome_complete(self) -> None:
+        """
+        A complete answer is reported with its status and size, once.
+        """
+        assert (200, 5, "") == self.outcome_of(
+            lambda _, call: call.send(response_start(), response_body(b"he", more=True), response_body(b"llo"))
+        )
+        assert (404, 2, "") == self.outcome_of(lambda _, call: answer_with(call, b"no", 404))
+
+    def test_outcome_no_body(self) -> None:
+        """
+        The size of an answer without body is 0.
+        """
+        assert (200, 0, "") == self.outcome_of(lambda _, call: answer_with(call), "HEAD")
+        assert (204, 0, "") == self.outcome_of(lambda _, call: answer_with(call, b"", 204))
+
+    def test_reported_before_background_work(self) -> None:
+        """
+        A complete answer is reported while the application still runs, and not again when that fails.
+        """
+        rig, peer, script = self.script()
+        peer.request()
+        script.call.send(response_start(), response_body(b"ok"))
+        assert [200] == [outcome.status for outcome in rig.outcomes]
+
+        script.call.fail(ValueError("oops"))
+
+        assert [(200, "")] == [(outcome.status, outcome.why) for outcome in rig.outcomes]
+
+    def test_outcome_application_failed(self) -> None:
+        """
+        An answer that the application failed to give, or broke off, is reported as such.
+        """
+
+        def before(_: HttpPeer, call: Call) -> None:
+            call.fail(ValueError("oops"))
+
+        def after(_: HttpPeer, call: Call) -> None:
+            call.send(response_start(201), response_body(b"abc", more=True))
+            call.fail(ValueError("oops"))
+
+        def none(_: HttpPeer, call: Call) -> None:
+            call.finish()
+
+        status, _, why = self.outcome_of(before)
+        assert 500 == status
+        assert why
+        status, _, why = self.outcome_of(none)
+        assert 500 == status
+        assert why
+        assert (201, 3) == self.outcome_of(after)[:2]
+        assert self.outcome_of(after)[2]
+
+    def test_outcome_client_left(self) -> None:
+        """
+        A request whose client left is reported with what it got by then.
+        """
+
+        def at_once(peer: HttpPeer, _: Call) -> None:
+            peer.leave()
+
+        def in_the_middle(peer: HttpPeer, call: Call) -> None:
+            call.send(response_start(201), response_body(b"abc", more=True))
+            peer.leave()
+
+        status, size, why = self.outcome_of(at_once)
+        assert (0, 0) == (status, size)
+        assert why
+        status, size, why = self.outcome_of(in_the_middle)
+        assert (201, 3) == (status, size)
+        assert why
+
+    def test_no_report(self) -> None:
+        """
+        Nobody needs to listen.
+        """
+        answer = self.answer_to(sends(response_start(), response_body(b"ok")), report=None)
+
+        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+
+
+class HttpConformance(
+    ScopeConformance,
+    ReceiveConformance,
+    SendConformance,
+    RefusalConformance,
+    FailureConformance,
+    DisconnectConformance,
+    ExtensionConformance,
+    TaskConformance,
+    OutcomeConformance,
+):
+    """
+    All of it. A subclass has a `make`.
+    """

@@ -346,10 +346,10 @@ class WebSocketConformance:
         call, peer = self.opened(**more)
         peer.send_raw(sent, read_bytes)
         frames = peer.frames()
-        self.rig.advance(12)
         heard = call.receiving()
         while heard.done() and heard.result()["type"] == "websocket.receive":
             heard = call.receiving()
+        self.rig.advance(12)
         codes = [value[0] for kind, value in frames if kind == "close"]
         if not codes:
             return f"no close frame in time ({[kind for kind, _ in frames]}, closed: {peer.closed})"
@@ -357,8 +357,15 @@ class WebSocketConformance:
             return f"{codes}, and the application is not told"
         if not peer.closed:
             return f"{codes}, and the connection stays"
-        call.finish()
+        self.end(call)
         return codes[0] if len(codes) == 1 else str(codes)
+
+    def end(self, call: Call) -> None:
+        """
+        The application returns, unless it was cancelled because its client is gone.
+        """
+        if not call.ended:
+            call.finish()
 
     def wrong_codes(self, cases: Mapping[str, tuple[bytes, int]], **more: Any) -> dict[str, Any]:
         """
@@ -1130,7 +1137,10 @@ class WebSocketConformance:
             (lambda call, peer: peer.send_raw(close(4001)), 4001),
             (lambda call, peer: peer.send_raw(close()), 1005),
             (lambda call, peer: peer.leave(), 1006),
-            (lambda call, peer: (call.send({"type": "websocket.close", "code": 4002}), peer.send_raw(close(4002))), 4002),
+            (
+                lambda call, peer: (call.send({"type": "websocket.close", "code": 4002}), peer.send_raw(close(4002))),
+                4002,
+            ),
             (lambda call, peer: (call.finish(), peer.send_raw(close(1000))), 1000),
             (lambda call, peer: (call.fail(ValueError()), peer.send_raw(close(1011))), 1011),
             (lambda call, peer: peer.send_raw(frame(3)), 1002),
@@ -1154,8 +1164,12 @@ class WebSocketConformance:
         """
         A frame that is wrong by its header fails the connection with 1002 before any of its payload has come.
         """
-        cases = {f"RSV {rsv}, opcode {op}": header(op, 5, rsv=rsv) for rsv in (1, 2, 4, 7) for op in (TEXT, BINARY, PING)}
-        cases |= {f"RSV {rsv} in a continuation": frame(TEXT, b"a", fin=False) + header(0, 5, rsv=rsv) for rsv in (1, 4)}
+        cases = {
+            f"RSV {rsv}, opcode {op}": header(op, 5, rsv=rsv) for rsv in (1, 2, 4, 7) for op in (TEXT, BINARY, PING)
+        }
+        cases |= {
+            f"RSV {rsv} in a continuation": frame(TEXT, b"a", fin=False) + header(0, 5, rsv=rsv) for rsv in (1, 4)
+        }
         cases |= {f"reserved opcode {opcode}": header(opcode, 5) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)}
         cases |= {f"not masked, opcode {opcode}": header(opcode, 5, key=None) for opcode in (TEXT, BINARY, PING, CLOSE)}
         cases |= {f"empty, not masked, opcode {opcode}": header(opcode, 0, key=None) for opcode in (TEXT, PONG)}
@@ -1563,7 +1577,9 @@ class WebSocketConformance:
         for message in ("", "a", "zoë", "x" * 100_000, "x" * 100_000):
             peer.send_raw(frame(TEXT, deflate(message.encode(), compressor), rsv=RSV1))
             assert content(call.receive()) == ("text", message)
-            call.send({"type": "websocket.send", "text": message}, {"type": "websocket.send", "bytes": message.encode()})
+            call.send(
+                {"type": "websocket.send", "text": message}, {"type": "websocket.send", "bytes": message.encode()}
+            )
             assert [("text", message), ("bytes", message.encode())] == peer.frames()
         peer.send_raw(text("plain"))
         assert content(call.receive()) == ("text", "plain")

@@ -87,6 +87,8 @@ def accept_fields(request: HandshakeRequest, subprotocol: str | None, deflate: D
         digest = hashlib.sha1(request.key + _GUID, usedforsecurity=False).digest()
         fields += [(b"upgrade", b"websocket"), (b"sec-websocket-accept", base64.b64encode(digest))]
     if subprotocol is not None:
+        if not isinstance(subprotocol, str):
+            raise ApplicationError(f"subprotocol must be a str, not {type(subprotocol).__name__}")
         chosen = subprotocol.encode("ascii", "replace")
         if chosen not in request.subprotocols:
             # RFC 6455 section 4.1: the client would have to fail the connection.

@@ -10,12 +10,16 @@ from typing import Any
 
 from _nvx_xormasker import ffi, lib
 from autobahn.websocket.compress_deflate import PerMessageDeflate
-from autobahn.websocket.protocol import TrafficStats, WebSocketServerProtocol
+from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol, WebSocketServerProtocol
 
 from txasgi.ws.handshake import Deflate
 
 _BYTES = ffi.typeof("uint8_t[]")
 _SSE2 = 2
+
+# Registered with IANA as Bad Gateway; Autobahn takes its neighbours only.
+if 1014 not in WebSocketProtocol.CLOSE_STATUS_CODES_ALLOWED:
+    WebSocketProtocol.CLOSE_STATUS_CODES_ALLOWED.append(1014)
 
 
 def unmasked(mask: bytes, payload: bytes) -> bytes:
@@ -30,11 +34,25 @@ def unmasked(mask: bytes, payload: bytes) -> bytes:
     return bytes(buffer)
 
 
+class _Deflate(PerMessageDeflate):
+    """
+    Autobahn's permessage-deflate, that goes on behind a message whose last block has BFINAL (RFC 7692 section 7.2.3.4).
+    """
+
+    def start_decompress_message(self) -> None:
+        """
+        Take a new decompressor where the old one has seen the end of its stream.
+        """
+        if self._decompressor is not None and self._decompressor.eof:
+            self._decompressor = None
+        super().start_decompress_message()
+
+
 def inflater(deflate: Deflate, memory_level: int) -> Any:
     """
     Autobahn's permessage-deflate, as agreed in the handshake.
     """
-    return PerMessageDeflate(
+    return _Deflate(
         True,
         deflate.server_no_context_takeover,
         deflate.client_no_context_takeover,

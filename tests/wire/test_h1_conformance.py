@@ -1,0 +1,25 @@
+"""
+The conformance suite over HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txasgi.asgi.task import Application
+from txasgi.testing.conform_http import HttpConformance
+from txasgi.testing.h1_peer import H1Peer
+from txasgi.testing.rig import Rig
+
+
+class TestH1Conformance(HttpConformance):
+    """
+    HTTP/1.1, heard by h11.
+    """
+
+    def make(self, application: Application, **gate_options: Any) -> tuple[Rig, H1Peer]:
+        """
+        One connection.
+        """
+        rig = Rig(application, **gate_options)
+        return rig, H1Peer(rig)
