@@ -2,6 +2,8 @@
 The WebSocket half of the conformance suite, over HTTP/1.1.
 """
 
+# ruff: noqa: E402
+
 from typing import Any
 
 import pytest

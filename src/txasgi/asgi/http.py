@@ -12,7 +12,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from txasgi.fields import (
     SERVER,
     checked,
     clean_value,
+    comma_list,
     has_control,
     learn_name,
     name_kinds,
@@ -84,7 +87,10 @@ class Answer:
         status = message.get("status")
         if not isinstance(status, int) or not 200 <= status <= 999:
             raise ApplicationError(f"status must be an int from 200 to 999, not {status!r}")
-        self._take_headers(message.get("headers", ()), status)
+        try:
+            self._take_headers(message.get("headers", ()), status)
+        except (TypeError, ValueError) as error:
+            raise ApplicationError(f"headers must be pairs of bytes, not {message['headers']!r}") from error
         self.status = int(status)
         self.trailing = bool(message.get("trailers", False))
         self.bodiless = self.head.method == "HEAD" or status == 304 or status == 204
@@ -166,9 +172,12 @@ class Answer:
             self._account(size, more)
         if phase == HELD:
             self._begin(None if more or self.trailing else size)
-        self.size += size
+        if self.bodiless:
+            chunk = b""
+        else:
+            self.size += size
         end = not more and not self.trailing
-        self.stream.data(b"" if self.bodiless else chunk, end)
+        self.stream.data(chunk, end)
         if end:
             self.complete("")
         elif not more:
@@ -205,8 +214,10 @@ class Answer:
         self.bodiless = self.head.method == "HEAD"
         self.phase = HELD
         self._begin(len(text))
+        if self.bodiless:
+            text = b""
         self.size = len(text)
-        self.stream.data(b"" if self.bodiless else text, True)
+        self.stream.data(text, True)
         self.complete("application failed")
 
     def trailers(self, message: Message) -> None:
@@ -217,7 +228,11 @@ class Answer:
             raise ApplicationError("http.response.trailers before the body's end, or the start had no trailers=True")
         self.headers += checked(message.get("headers", ()))
         if not message.get("more_trailers", False):
-            self.stream.trailers(self.headers)
+            # RFC 9110 section 6.5.1: not to a client that has not said that it takes them.
+            if _takes_trailers(self.head):
+                self.stream.trailers(self.headers)
+            else:
+                self.stream.data(b"", True)
             self.complete("")
 
     def complete(self, why: str) -> None:
@@ -376,6 +391,8 @@ class HttpExchange(Answer):
     async def _caught_up(self) -> None:
         while self._stalled and self.phase < DONE:
             await wait(self.gate.loop, self._senders)
+        if self.phase == LOST:
+            raise ClientDisconnected("the client is gone")
 
     def _hint(self, message: Message) -> None:
         """
@@ -384,34 +401,34 @@ class HttpExchange(Answer):
         if self.phase <= HELD:
             self.stream.inform(103, checked((b"link", link) for link in message.get("links", ())))
 
-    async def _send_path(self, path: str | bytes | os.PathLike[str]) -> None:
+    async def _send_path(self, path: object) -> None:
         """
-        The content of a file as the whole body, read in a thread.
+        The content of a file as the whole body, read in a thread: a disk may be slow.
         """
-        if self.phase != HELD:
+        if self.phase not in (HELD, BODY) or self.size:
             raise ApplicationError("http.response.pathsend before the start, or after the body")
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            raise ApplicationError(f"path must be a path, not {path!r}")
         in_thread = self.gate.loop.run_in_executor
-        # Outside the loop's thread: a disk may be slow.
-        file = await in_thread(None, _open_file, path)
+        file, size = await in_thread(None, _open_file, path)
         try:
             if self.length is None:
-                self.length = self.left = os.fstat(file).st_size
+                self.length = self.left = size
                 if self.phase == HELD:
-                    self.headers.append((b"content-length", b"%d" % self.length))
-            left = self.length
-            if self.bodiless or not left:
-                left = 0
-                self.body({"type": "http.response.pathsend"})
+                    self.headers.append((b"content-length", b"%d" % size))
+            elif size != self.length:
+                raise ApplicationError(f"content-length is {self.length}, the file has {size} bytes")
             offset = 0
-            while offset < left:
-                chunk = await in_thread(None, os.pread, file, min(_FILE_BYTES, left - offset), offset)
+            while True:
+                count = 0 if self.bodiless else min(_FILE_BYTES, size - offset)
+                chunk = await in_thread(None, os.pread, file, count, offset)
                 if self.phase == LOST:
                     raise ClientDisconnected("the client is gone")
                 offset += len(chunk)
-                # A file that became shorter breaks the answer off: _account says so.
-                more = bool(chunk) and offset < left
+                # A file that became shorter meanwhile breaks the answer off: body() says so.
+                more = bool(chunk) and offset < size
                 self.body({"type": "http.response.pathsend", "body": chunk, "more_body": more})
-                if not chunk:
+                if not more:
                     break
                 await self._caught_up()
         finally:
@@ -476,11 +493,24 @@ class HttpExchange(Answer):
             self.broken("application failed")
 
 
+def _takes_trailers(head: Head) -> bool:
+    codings = comma_list(value for name, value in head.headers if name == b"te")
+    return b"trailers" in [coding.lower() for coding in codings]
+
+
 def _as_bytes(body: object) -> bytes:
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     raise ApplicationError(f"body must be bytes, not {type(body).__name__}")
 
 
-def _open_file(path: str | bytes | os.PathLike[str]) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _open_file(path: str | bytes | os.PathLike[str]) -> tuple[int, int]:
+    """
+    Descriptor and size of a regular file. Raises OSError.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return file, status.st_size

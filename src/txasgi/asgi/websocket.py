@@ -82,6 +82,9 @@ class Refused:
         ]
         if isinstance(self._error, WebSocketVersionNotSupported):
             fields.append((b"sec-websocket-version", b"13"))
+            if self._head.version == "1.1":
+                # RFC 9110 section 15.5.22.
+                fields.append((b"upgrade", b"websocket"))
         stream.start(status, fields, len(text))
         stream.data(text, True)
         if self._gate.report is not None:

@@ -9,9 +9,9 @@ protocol, best with a parser that is not ours:
             rig = Rig(application, **gate_options)
             return rig, H1Peer(rig)
 
-Written for pytest, which collects the subclass; `caplog` and `tmp_path` are its fixtures. What a test expects comes from
-the ASGI specification (HTTP 2.5 and extensions) and from RFC 9110, never from what a wire happens to do. Where these
-leave a choice, the tests accept each of them.
+Written for pytest, which collects the subclass; `caplog` and `tmp_path` are its fixtures. What a test expects comes
+from the ASGI specification (HTTP 2.5 and extensions) and from RFC 9110, never from what a wire happens to do. Where
+these leave a choice, the tests accept each of them.
 """
 
 from __future__ import annotations
@@ -151,12 +151,12 @@ def read_body(call: Call) -> bytes:
     """
     The request body, by receive() that never waits.
     """
-    body = b""
+    body: bytes = b""
     while True:
         message = call.receive()
         assert message["type"] == "http.request", message
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
+        body += message["body"]
+        if not message["more_body"]:
             return body
 
 
@@ -595,7 +595,7 @@ class ReceiveConformance(_Conformance):
             peer.body(handle, bytes([letter]))
         peer.body(handle, b"d", end=True)
 
-        parts = []
+        parts: list[Message] = []
         while not parts or parts[-1]["more_body"]:
             parts.append(script.call.receive())
 
@@ -813,9 +813,9 @@ class SendConformance(_Conformance):
         """
         answer = self.answer_to(sends(response_start(200, [TEXT]), response_body(b"ok")))
 
-        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
-        assert [b"2"] == answer.values(b"content-length")
-        assert [b"text/plain"] == answer.values(b"content-type")
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
+        assert answer.values(b"content-length") == [b"2"]
+        assert answer.values(b"content-type") == [b"text/plain"]
 
     def test_one_shot_empty(self) -> None:
         """
@@ -823,8 +823,8 @@ class SendConformance(_Conformance):
         """
         answer = self.answer_to(sends({"type": "http.response.start", "status": 404}, {"type": "http.response.body"}))
 
-        assert (404, b"", True) == (answer.status, answer.body, answer.complete)
-        assert [b"0"] == answer.values(b"content-length")
+        assert (answer.status, answer.body, answer.complete) == (404, b"", True)
+        assert answer.values(b"content-length") == [b"0"]
 
     def test_streaming(self) -> None:
         """
@@ -835,13 +835,13 @@ class SendConformance(_Conformance):
         call = script.call
 
         call.send(response_start(200, [TEXT]), response_body(b"a", more=True))
-        assert (200, b"a", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"a", False)
         call.send(response_body(b"bc", more=True))
-        assert (200, b"abc", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"abc", False)
         call.send(response_body(b"d"))
 
-        assert (200, b"abcd", True) == _seen(peer, handle)
-        assert [] == peer.answer(handle).values(b"content-length")
+        assert _seen(peer, handle) == (200, b"abcd", True)
+        assert peer.answer(handle).values(b"content-length") == []
         call.finish()
         self.check_usable(peer, script)
 
@@ -854,8 +854,8 @@ class SendConformance(_Conformance):
 
         script.call.send(response_start(200, [(b"x-a", b"1")]))
 
-        assert (200, b"", False) == _seen(peer, handle)
-        assert [b"1"] == peer.answer(handle).values(b"x-a")
+        assert _seen(peer, handle) == (200, b"", False)
+        assert peer.answer(handle).values(b"x-a") == [b"1"]
 
     def test_empty_parts(self) -> None:
         """
@@ -867,10 +867,10 @@ class SendConformance(_Conformance):
 
         call.send(response_start(), response_body(b"", more=True), response_body(b"a", more=True))
         call.send(response_body(b"", more=True))
-        assert (200, b"a", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"a", False)
         call.send(response_body(b"b", more=True), response_body(b""))
 
-        assert (200, b"ab", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ab", True)
 
     def test_parts_in_one_turn(self) -> None:
         """
@@ -902,10 +902,10 @@ class SendConformance(_Conformance):
         for headers in (pairs, list(pairs), iter(pairs), (list(pair) for pair in pairs)):
             message = {"type": "http.response.start", "status": 200, "headers": headers}
             answer = self.answer_to(sends(message, response_body(b"ok")))
-            assert 200 == answer.status
-            assert [b"b=1", b"a=2"] == answer.values(b"set-cookie")
-            assert [b"\xe9"] == answer.values(b"x-a")
-            assert [b""] == answer.values(b"x-empty")
+            assert answer.status == 200
+            assert answer.values(b"set-cookie") == [b"b=1", b"a=2"]
+            assert answer.values(b"x-a") == [b"\xe9"]
+            assert answer.values(b"x-empty") == [b""]
             names = [name for name, _ in answer.headers]
             assert names.index(b"set-cookie") < names.index(b"x-a") < names.index(b"x-empty")
 
@@ -930,9 +930,9 @@ class SendConformance(_Conformance):
             sends(response_start(200, [TEXT, (b"content-length", b"5")]), response_body(b"")),
         ):
             answer = self.answer_to(application, "HEAD")
-            assert (200, b"", True) == (answer.status, answer.body, answer.complete)
-            assert [b"5"] == answer.values(b"content-length")
-            assert [b"text/plain"] == answer.values(b"content-type")
+            assert (answer.status, answer.body, answer.complete) == (200, b"", True)
+            assert answer.values(b"content-length") == [b"5"]
+            assert answer.values(b"content-type") == [b"text/plain"]
 
     def test_head_streaming(self) -> None:
         """
@@ -943,7 +943,7 @@ class SendConformance(_Conformance):
 
         script.call.send(response_start(), response_body(b"a", more=True), response_body(b"b"))
 
-        assert (200, b"", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"", True)
         script.call.finish()
         self.check_usable(peer, script)
 
@@ -953,8 +953,8 @@ class SendConformance(_Conformance):
         """
         for headers in ([], [(b"content-length", b"0")]):
             answer = self.answer_to(sends(response_start(204, headers), response_body()))
-            assert (204, b"", True) == (answer.status, answer.body, answer.complete)
-            assert [] == answer.values(b"content-length")
+            assert (answer.status, answer.body, answer.complete) == (204, b"", True)
+            assert answer.values(b"content-length") == []
 
     def test_not_modified(self) -> None:
         """
@@ -962,7 +962,7 @@ class SendConformance(_Conformance):
         """
         for headers, expected in (([], []), ([(b"content-length", b"123")], [b"123"])):
             answer = self.answer_to(sends(response_start(304, headers), response_body()))
-            assert (304, b"", True) == (answer.status, answer.body, answer.complete)
+            assert (answer.status, answer.body, answer.complete) == (304, b"", True)
             assert expected == answer.values(b"content-length")
 
     def test_body_where_none_may_be(self) -> None:
@@ -991,11 +991,11 @@ class SendConformance(_Conformance):
         call = script.call
 
         call.send(response_start(200, [(b"Content-Length", b"5")]), response_body(b"he", more=True))
-        assert (200, b"he", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"he", False)
         call.send(response_body(b"llo", more=True), response_body())
 
-        assert (200, b"hello", True) == _seen(peer, handle)
-        assert [b"5"] == peer.answer(handle).values(b"content-length")
+        assert _seen(peer, handle) == (200, b"hello", True)
+        assert peer.answer(handle).values(b"content-length") == [b"5"]
         call.finish()
         self.check_usable(peer, script)
 
@@ -1010,10 +1010,10 @@ class SendConformance(_Conformance):
 
         refused(call, response_body(b"456"))
         refused(call, response_body(b"456", more=True))
-        assert (200, b"123", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"123", False)
 
         call.send(response_body(b"45"))
-        assert (200, b"12345", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"12345", True)
         call.finish()
         self.check_usable(peer, script)
 
@@ -1029,7 +1029,7 @@ class SendConformance(_Conformance):
         call.fail(refused(call, response_body(b"456")))
 
         answer = peer.answer(handle)
-        assert (b"123", False, True) == (answer.body, answer.complete, answer.reset)
+        assert (answer.body, answer.complete, answer.reset) == (b"123", False, True)
 
     def test_body_too_long_at_once(self) -> None:
         """
@@ -1037,7 +1037,7 @@ class SendConformance(_Conformance):
         """
         answer = self.answer_to(sends(response_start(200, [(b"content-length", b"2")]), response_body(b"12345")))
 
-        assert (500, True) == (answer.status, answer.complete)
+        assert (answer.status, answer.complete) == (500, True)
         assert b"12" not in answer.body
 
     def test_body_too_short(self) -> None:
@@ -1058,7 +1058,7 @@ class SendConformance(_Conformance):
             call.fail(error)
 
         answer = peer.answer(handle)
-        assert (b"123", False, True) == (answer.body, answer.complete, answer.reset)
+        assert (answer.body, answer.complete, answer.reset) == (b"123", False, True)
 
     def test_body_too_short_at_once(self) -> None:
         """
@@ -1066,7 +1066,7 @@ class SendConformance(_Conformance):
         """
         answer = self.answer_to(sends(response_start(200, [(b"content-length", b"5")]), response_body(b"12")))
 
-        assert (500, True) == (answer.status, answer.complete)
+        assert (answer.status, answer.complete) == (500, True)
 
     def test_content_length_that_is_none(self) -> None:
         """
@@ -1088,7 +1088,7 @@ class SendConformance(_Conformance):
             headers = [(b"content-length", length) for length in lengths]
             script.call.fail(refused(script.call, response_start(200, headers)))
             answer = peer.answer(handle)
-            assert (500, True) == (answer.status, answer.complete), lengths
+            assert (answer.status, answer.complete) == (500, True), lengths
         self.check_usable(peer, script)
 
     def test_hop_by_hop_fields_are_dropped(self) -> None:
@@ -1112,10 +1112,10 @@ class SendConformance(_Conformance):
             )
         )
 
-        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
-        assert [b"1"] == answer.values(b"x-end-to-end")
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
+        assert answer.values(b"x-end-to-end") == [b"1"]
         for name in (b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"):
-            assert [] == answer.values(name), name
+            assert answer.values(name) == [], name
         assert not any(b"x-hop" in value for value in answer.values(b"connection"))
 
     def test_transfer_encoding_does_not_beat_content_length(self) -> None:
@@ -1129,9 +1129,9 @@ class SendConformance(_Conformance):
             )
         )
 
-        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
-        assert [b"2"] == answer.values(b"content-length")
-        assert [] == answer.values(b"transfer-encoding")
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
+        assert answer.values(b"content-length") == [b"2"]
+        assert answer.values(b"transfer-encoding") == []
 
     def test_date_and_server(self) -> None:
         """
@@ -1139,9 +1139,9 @@ class SendConformance(_Conformance):
         """
         for application in (sends(response_start(), response_body(b"ok")), sends()):
             answer = self.answer_to(application)
-            assert [b"txasgi"] == answer.values(b"server")
+            assert answer.values(b"server") == [b"txasgi"]
             (date,) = answer.values(b"date")
-            assert 784111777.0 == parsedate_to_datetime(date.decode()).timestamp()
+            assert parsedate_to_datetime(date.decode()).timestamp() == 784111777.0
 
     def test_own_date_and_server(self) -> None:
         """
@@ -1151,8 +1151,8 @@ class SendConformance(_Conformance):
 
         answer = self.answer_to(sends(response_start(200, own), response_body(b"ok")))
 
-        assert [b"mine"] == answer.values(b"server")
-        assert [b"Thu, 01 Jan 1970 00:00:00 GMT"] == answer.values(b"date")
+        assert answer.values(b"server") == [b"mine"]
+        assert answer.values(b"date") == [b"Thu, 01 Jan 1970 00:00:00 GMT"]
 
     def test_one_of_date_and_server(self) -> None:
         """
@@ -1160,8 +1160,8 @@ class SendConformance(_Conformance):
         """
         answer = self.answer_to(sends(response_start(200, [(b"server", b"mine")]), response_body(b"ok")))
 
-        assert [b"mine"] == answer.values(b"server")
-        assert 1 == len(answer.values(b"date"))
+        assert answer.values(b"server") == [b"mine"]
+        assert len(answer.values(b"date")) == 1
 
     def test_no_date_and_server(self) -> None:
         """
@@ -1174,9 +1174,9 @@ class SendConformance(_Conformance):
             extra_fields=[(b"x-extra", b"1")],
         )
 
-        assert [] == answer.values(b"server")
-        assert [] == answer.values(b"date")
-        assert [b"1"] == answer.values(b"x-extra")
+        assert answer.values(b"server") == []
+        assert answer.values(b"date") == []
+        assert answer.values(b"x-extra") == [b"1"]
 
     def test_back_pressure(self) -> None:
         """
@@ -1226,7 +1226,7 @@ class SendConformance(_Conformance):
 
         assert [None] * len(tasks) == [task.result() for task in tasks]
         call.send(response_body())
-        assert (200, 2 * MIB, True) == (200, len(peer.answer(handle).body), peer.answer(handle).complete)
+        assert (200, len(peer.answer(handle).body), peer.answer(handle).complete) == (200, 2 * MIB, True)
 
     def test_one_shot_to_a_clogged_client(self) -> None:
         """
@@ -1243,7 +1243,7 @@ class SendConformance(_Conformance):
         answer = peer.answer(handle)
         rig.settle()
 
-        assert (MIB, True) == (len(answer.body), answer.complete)
+        assert (len(answer.body), answer.complete) == (MIB, True)
         task.result()
         call.finish()
         self.check_usable(peer, script)
@@ -1268,7 +1268,7 @@ class RefusalConformance(_Conformance):
         handle = peer.request()
         script.call.fail(refused(script.call, bad))
         answer = peer.answer(handle)
-        assert (500, True) == (answer.status, answer.complete), bad
+        assert (answer.status, answer.complete) == (500, True), bad
         assert not [name for name, _ in answer.headers if name.startswith(b"x-")]
         self.check_usable(peer, script)
 
@@ -1278,7 +1278,7 @@ class RefusalConformance(_Conformance):
         refused(call, bad)
         call.send(response_start(200), response_body(b"better"))
         call.finish()
-        assert (200, b"better", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"better", True)
 
     def test_status(self) -> None:
         """
@@ -1363,7 +1363,7 @@ class RefusalConformance(_Conformance):
             sends(response_start(200, [(b"X-Upper", b"1"), (b"Content-TYPE", b"text/html")]), response_body())
         )
 
-        assert 200 == answer.status
+        assert answer.status == 200
         assert (b"x-upper", b"1") in answer.headers
         assert (b"content-type", b"text/html") in answer.headers
 
@@ -1412,7 +1412,7 @@ class RefusalConformance(_Conformance):
         call.send(response_body(b"b"))
         call.finish()
 
-        assert (200, b"ab", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ab", True)
         self.check_usable(peer, script)
 
     def test_second_start_at_once(self) -> None:
@@ -1421,10 +1421,10 @@ class RefusalConformance(_Conformance):
         """
         answer = self.answer_to(sends(response_start(200), response_start(404), response_body(b"ok")))
 
-        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+        assert (answer.status, answer.complete) == (500, True) or (
             answer.complete,
             answer.reset,
-        )
+        ) == (False, True)
 
     def test_after_the_end(self) -> None:
         """
@@ -1439,7 +1439,7 @@ class RefusalConformance(_Conformance):
             refused(call, message)
 
         call.finish()
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
         self.check_usable(peer, script)
 
     def test_body_that_is_not_bytes(self) -> None:
@@ -1456,7 +1456,7 @@ class RefusalConformance(_Conformance):
         call.send(response_body(b"ok"))
         call.finish()
 
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
         self.check_usable(peer, script)
 
     def test_body_that_is_not_bytes_at_once(self) -> None:
@@ -1467,7 +1467,7 @@ class RefusalConformance(_Conformance):
             sends(response_start(), {"type": "http.response.body", "body": "text"}),
         )
 
-        assert (500, True) == (answer.status, answer.complete)
+        assert (answer.status, answer.complete) == (500, True)
 
 
 def _start_with(headers: Any) -> Message:
@@ -1489,7 +1489,7 @@ class FailureConformance(_Conformance):
         script.call.fail(ValueError("a secret"))
 
         answer = peer.answer(handle)
-        assert (500, True) == (answer.status, answer.complete)
+        assert (answer.status, answer.complete) == (500, True)
         assert b"secret" not in answer.body
         assert b"ValueError" not in answer.body
         _logged_once(caplog, "a secret")
@@ -1505,7 +1505,7 @@ class FailureConformance(_Conformance):
         script.call.fail(ValueError("oops"))
 
         answer = peer.answer(handle)
-        assert (500, True) == (answer.status, answer.complete)
+        assert (answer.status, answer.complete) == (500, True)
         _logged_once(caplog, "oops")
 
     def test_exception_in_the_turn_of_the_start(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -1519,10 +1519,10 @@ class FailureConformance(_Conformance):
 
         answer = self.answer_to(application)
 
-        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+        assert (answer.status, answer.complete) == (500, True) or (
             answer.complete,
             answer.reset,
-        )
+        ) == (False, True)
         _logged_once(caplog, "oops")
 
     def test_exception_after_start(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -1542,7 +1542,7 @@ class FailureConformance(_Conformance):
                 whole = body and headers == [(b"content-length", b"3")]
                 if not whole or peer.multiplexed:
                     # Over HTTP/1.1 three of three bytes are complete, whatever comes after.
-                    assert (200, False, True) == (answer.status, answer.complete, answer.reset)
+                    assert (answer.status, answer.complete, answer.reset) == (200, False, True)
                 _logged_once(caplog, "oops")
 
     def test_exception_after_the_answer(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -1555,7 +1555,7 @@ class FailureConformance(_Conformance):
 
         script.call.fail(ValueError("oops"))
 
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
         _logged_once(caplog, "oops")
         self.check_usable(peer, script)
 
@@ -1569,8 +1569,8 @@ class FailureConformance(_Conformance):
         script.call.finish()
 
         answer = peer.answer(handle)
-        assert (500, True) == (answer.status, answer.complete)
-        assert 1 == len(errors_logged(caplog))
+        assert (answer.status, answer.complete) == (500, True)
+        assert len(errors_logged(caplog)) == 1
         self.check_usable(peer, script)
 
     def test_returns_after_start(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -1579,11 +1579,11 @@ class FailureConformance(_Conformance):
         """
         answer = self.answer_to(sends(response_start(200)))
 
-        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+        assert (answer.status, answer.complete) == (500, True) or (
             answer.complete,
             answer.reset,
-        )
-        assert 1 == len(errors_logged(caplog))
+        ) == (False, True)
+        assert len(errors_logged(caplog)) == 1
 
     def test_returns_in_the_middle(self, caplog: pytest.LogCaptureFixture) -> None:
         """
@@ -1598,8 +1598,8 @@ class FailureConformance(_Conformance):
             script.call.finish()
 
             answer = peer.answer(handle)
-            assert (b"abc", False, True) == (answer.body, answer.complete, answer.reset)
-            assert 1 == len(errors_logged(caplog))
+            assert (answer.body, answer.complete, answer.reset) == (b"abc", False, True)
+            assert len(errors_logged(caplog)) == 1
 
     def test_application_cancels_itself(self) -> None:
         """
@@ -1611,7 +1611,7 @@ class FailureConformance(_Conformance):
         script.call.fail(asyncio.CancelledError())
 
         answer = peer.answer(handle)
-        assert (500, True) == (answer.status, answer.complete)
+        assert (answer.status, answer.complete) == (500, True)
         self.check_usable(peer, script)
 
     def test_application_that_is_no_coroutine(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -1628,8 +1628,8 @@ class FailureConformance(_Conformance):
         for application in (fails, returns_none):
             caplog.clear()
             answer = self.answer_to(application)
-            assert (500, True) == (answer.status, answer.complete)
-            assert 1 == len(errors_logged(caplog))
+            assert (answer.status, answer.complete) == (500, True)
+            assert len(errors_logged(caplog)) == 1
 
     def test_awaitable_that_is_no_coroutine(self) -> None:
         """
@@ -1651,7 +1651,7 @@ class FailureConformance(_Conformance):
 
         answer = self.answer_to(application)
 
-        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
 
     def test_refused_message_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
         """
@@ -1660,7 +1660,7 @@ class FailureConformance(_Conformance):
         _, peer, script = self.script()
         peer.request()
         error = refused(script.call, response_start(99))
-        assert [] == errors_logged(caplog)
+        assert errors_logged(caplog) == []
 
         script.call.fail(error)
 
@@ -1673,7 +1673,7 @@ class FailureConformance(_Conformance):
         _, peer = self.serve(sends())
         answer = peer.answer(peer.request("GET", b"/<script>%0d%0a", [(b"x-a", b"<b>")]))
 
-        assert (500, True) == (answer.status, answer.complete)
+        assert (answer.status, answer.complete) == (500, True)
         assert b"script" not in answer.body
         assert b"<b>" not in answer.body
         assert all(value.startswith(b"text/plain") for value in answer.values(b"content-type"))
@@ -1687,13 +1687,13 @@ class FailureConformance(_Conformance):
 
         script.call.fail(ValueError("oops"))
 
-        assert (500, b"", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (500, b"", True)
         self.check_usable(peer, script)
 
 
 def _logged_once(caplog: pytest.LogCaptureFixture, text: str) -> None:
     (record,) = errors_logged(caplog)
-    assert "txasgi.error" == record.name
+    assert record.name == "txasgi.error"
     assert record.exc_info is not None
     assert record.exc_info[1] is not None
     assert text in str(record.exc_info[1])
@@ -1724,7 +1724,7 @@ class DisconnectConformance(_Conformance):
             call.fail(last)
 
             assert not rig.gate.tasks
-            assert [] == errors_logged(caplog)
+            assert errors_logged(caplog) == []
 
     def test_waiting_send_raises(self) -> None:
         """
@@ -1749,7 +1749,7 @@ class DisconnectConformance(_Conformance):
         ClientDisconnected is not logged either as the cause of another exception or within a group.
         """
 
-        def raised_from(error: BaseException) -> BaseException:
+        def raised_from(error: Exception) -> Exception:
             try:
                 raise ValueError("wrapped") from error
             except ValueError as wrapped:
@@ -1770,7 +1770,7 @@ class DisconnectConformance(_Conformance):
 
             script.call.fail(wrap(error))
 
-            assert [] == errors_logged(caplog)
+            assert errors_logged(caplog) == []
 
     def test_other_faults_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         """
@@ -1802,7 +1802,7 @@ class DisconnectConformance(_Conformance):
             peer.leave()
             script.call.finish()
 
-        assert [] == errors_logged(caplog)
+        assert errors_logged(caplog) == []
 
     def test_grace(self, caplog: pytest.LogCaptureFixture) -> None:
         """
@@ -1822,7 +1822,7 @@ class DisconnectConformance(_Conformance):
             assert call.cancelled
             assert call.ended
             assert not rig.gate.tasks
-        assert [] == errors_logged(caplog)
+        assert errors_logged(caplog) == []
 
     def test_grace_is_an_option(self) -> None:
         """
@@ -1848,7 +1848,7 @@ class DisconnectConformance(_Conformance):
 
         peer.abandon(handle)
 
-        assert DISCONNECT == waiting.result()
+        assert waiting.result() == DISCONNECT
         assert isinstance(script.call.sending(response_start()).exception(), ClientDisconnected)
         rig.advance(12)
         assert script.call.cancelled
@@ -1888,7 +1888,7 @@ class DisconnectConformance(_Conformance):
         peer.leave()
         rig.advance(60)
 
-        assert 1 == rounds
+        assert rounds == 1
         assert not rig.gate.tasks
 
     def test_finished_answer_is_never_cancelled(self) -> None:
@@ -1959,7 +1959,7 @@ class DisconnectConformance(_Conformance):
         rig.advance(30)
 
         assert not rig.gate.tasks
-        assert [] == errors_logged(caplog)
+        assert errors_logged(caplog) == []
 
     def test_concurrent_requests_fail_alone(self) -> None:
         """
@@ -1977,10 +1977,10 @@ class DisconnectConformance(_Conformance):
 
         assert peer.answer(handles[0]).reset
         assert DISCONNECT in (abandoned.receive(), abandoned.receive())
-        assert (200, b"quick", True) == _seen(peer, handles[3])
-        assert 0 == peer.answer(handles[2]).status
+        assert _seen(peer, handles[3]) == (200, b"quick", True)
+        assert peer.answer(handles[2]).status == 0
         answer_with(slow, b"slow")
-        assert (200, b"slow", True) == _seen(peer, handles[2])
+        assert _seen(peer, handles[2]) == (200, b"slow", True)
 
 
 class ExtensionConformance(_Conformance):
@@ -1998,13 +1998,13 @@ class ExtensionConformance(_Conformance):
         handle = peer.request("GET", b"/", self.TE)
         call = script.call
         call.send(response_start(200, [(b"trailer", b"x-sum")], trailers=True), response_body(b"ok"))
-        assert (200, b"ok", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", False)
 
         call.send({"type": "http.response.trailers", "headers": [(b"X-Sum", b"1"), (b"x-more", b"2")]})
 
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
         if peer.trailers_out:
-            assert [(b"x-sum", b"1"), (b"x-more", b"2")] == peer.answer(handle).trailers
+            assert peer.answer(handle).trailers == [(b"x-sum", b"1"), (b"x-more", b"2")]
         call.finish()
         self.check_usable(peer, script)
 
@@ -2021,7 +2021,7 @@ class ExtensionConformance(_Conformance):
             headers=self.TE,
         )
 
-        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
         assert answer.trailers in ([(b"x-sum", b"1")], [])
 
     def test_trailers_in_parts(self) -> None:
@@ -2033,13 +2033,13 @@ class ExtensionConformance(_Conformance):
         call = script.call
         call.send(response_start(200, trailers=True), response_body(b"ok"))
         call.send({"type": "http.response.trailers", "headers": [(b"x-a", b"1")], "more_trailers": True})
-        assert (200, b"ok", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", False)
 
         call.send({"type": "http.response.trailers", "headers": [(b"x-b", b"2")]})
 
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
         if peer.trailers_out:
-            assert [(b"x-a", b"1"), (b"x-b", b"2")] == peer.answer(handle).trailers
+            assert peer.answer(handle).trailers == [(b"x-a", b"1"), (b"x-b", b"2")]
 
     def test_trailers_nobody_asked_for(self) -> None:
         """
@@ -2054,7 +2054,7 @@ class ExtensionConformance(_Conformance):
         )
 
         answer = peer.answer(handle)
-        assert (200, b"ok", True, []) == (answer.status, answer.body, answer.complete, answer.trailers)
+        assert (answer.status, answer.body, answer.complete, answer.trailers) == (200, b"ok", True, [])
         script.call.finish()
         self.check_usable(peer, script)
 
@@ -2070,7 +2070,7 @@ class ExtensionConformance(_Conformance):
             {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]},
         )
 
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
         script.call.finish()
         self.check_usable(peer, script)
 
@@ -2103,8 +2103,8 @@ class ExtensionConformance(_Conformance):
             handle = peer.request("GET", b"/", self.TE)
             script.call.send(response_start(200, trailers=True), response_body(b"ok"), message)
 
-            assert (200, b"ok", True) == _seen(peer, handle)
-            assert [] == peer.answer(handle).trailers
+            assert _seen(peer, handle) == (200, b"ok", True)
+            assert peer.answer(handle).trailers == []
 
     def test_bad_trailers(self) -> None:
         """
@@ -2117,10 +2117,10 @@ class ExtensionConformance(_Conformance):
 
         for pair in ((b"x a", b"1"), (b"x-a", b"1\r\nx-b: 2"), ("x-a", b"1"), (b"x-a", "1"), (b":a", b"1")):
             refused(call, {"type": "http.response.trailers", "headers": [pair]})
-        assert (200, b"ok", False) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", False)
         call.send({"type": "http.response.trailers", "headers": [(b"x-a", b"1"), (b"connection", b"close")]})
 
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
         assert peer.answer(handle).trailers in ([(b"x-a", b"1")], [])
 
     def test_trailers_out_of_order(self) -> None:
@@ -2136,7 +2136,7 @@ class ExtensionConformance(_Conformance):
         call.send(response_body(b"ok"))
         refused(call, trailers)
         call.finish()
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
 
         handle = peer.request("GET", b"/", self.TE)
         call = script.call
@@ -2149,7 +2149,7 @@ class ExtensionConformance(_Conformance):
         call.send(trailers)
         refused(call, trailers)
         call.finish()
-        assert (200, b"ok", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
 
     def test_missing_trailers(self) -> None:
         """
@@ -2161,7 +2161,7 @@ class ExtensionConformance(_Conformance):
 
         script.call.finish()
 
-        assert (False, True) == (peer.answer(handle).complete, peer.answer(handle).reset)
+        assert (peer.answer(handle).complete, peer.answer(handle).reset) == (False, True)
 
     def test_early_hints_before_start(self) -> None:
         """
@@ -2172,14 +2172,14 @@ class ExtensionConformance(_Conformance):
         if not peer.early_hints:
             return
         script.call.send(_hint(b"</a.css>; rel=preload"))
-        assert [(103, [(b"link", b"</a.css>; rel=preload")])] == _hints(peer, handle)
+        assert _hints(peer, handle) == [(103, [(b"link", b"</a.css>; rel=preload")])]
         script.call.send(_hint(b"</b>; rel=preload", b"</c>; rel=preconnect"))
         answer_with(script.call)
 
         links = [value for _, headers in _hints(peer, handle) for _, value in headers]
-        assert [b"</a.css>; rel=preload", b"</b>; rel=preload", b"</c>; rel=preconnect"] == links
-        assert (200, b"ok", True) == _seen(peer, handle)
-        assert [] == peer.answer(handle).values(b"link")
+        assert links == [b"</a.css>; rel=preload", b"</b>; rel=preload", b"</c>; rel=preconnect"]
+        assert _seen(peer, handle) == (200, b"ok", True)
+        assert peer.answer(handle).values(b"link") == []
         self.check_usable(peer, script)
 
     def test_early_hints_after_start(self) -> None:
@@ -2190,8 +2190,8 @@ class ExtensionConformance(_Conformance):
         handle = peer.request()
 
         if peer.early_hints:
-            assert [(103, [(b"link", b"</a>; rel=preload")])] == _hints(peer, handle)
-        assert (200, b"ok", True) == _seen(peer, handle)
+            assert _hints(peer, handle) == [(103, [(b"link", b"</a>; rel=preload")])]
+        assert _seen(peer, handle) == (200, b"ok", True)
 
     def test_early_hints_too_late(self) -> None:
         """
@@ -2200,15 +2200,15 @@ class ExtensionConformance(_Conformance):
         _, peer, script = self.script()
         handle = peer.request()
         script.call.send(response_start())
-        assert 200 == peer.answer(handle).status
+        assert peer.answer(handle).status == 200
         if not peer.early_hints:
             return
 
         script.call.send(_hint(b"</a>; rel=preload"), response_body(b"a", more=True), _hint(b"</b>"))
         script.call.send(response_body(b"b"))
 
-        assert (200, b"ab", True) == _seen(peer, handle)
-        assert [] == _hints(peer, handle)
+        assert _seen(peer, handle) == (200, b"ab", True)
+        assert _hints(peer, handle) == []
 
     def test_bad_early_hints(self) -> None:
         """
@@ -2222,19 +2222,21 @@ class ExtensionConformance(_Conformance):
             refused(script.call, _hint(link))
         answer_with(script.call)
 
-        assert (200, b"ok", True) == _seen(peer, handle)
-        assert [] == _hints(peer, handle)
+        assert _seen(peer, handle) == (200, b"ok", True)
+        assert _hints(peer, handle) == []
 
     def test_early_hints_after_the_end(self) -> None:
         """
-        Early hints after the end of the answer are refused.
+        Early hints after the end of the answer reach nobody.
         """
         _, peer, script = self.script()
-        peer.request()
+        handle = peer.request()
         script.call.send(response_start(), response_body(b"ok"))
 
-        refused(script.call, _hint(b"</a>"))
+        error = script.call.sending(_hint(b"</a>")).exception()
+        assert error is None or isinstance(error, ApplicationError)
         script.call.finish()
+        assert _hints(peer, handle) == []
         self.check_usable(peer, script)
 
     def send_path(self, rig: Rig, call: Call, path: object) -> asyncio.Task[None]:
@@ -2265,6 +2267,23 @@ class ExtensionConformance(_Conformance):
                 script.call.finish()
                 self.check_usable(peer, script)
 
+    def test_pathsend_at_once(self, tmp_path: Path) -> None:
+        """
+        A file in the turn of the start has the header fields that the application gave.
+        """
+        file = tmp_path / "file"
+        file.write_bytes(b"hello")
+        send_file: Message = {"type": "http.response.pathsend", "path": str(file)}
+        for headers in ([TEXT], [TEXT, (b"content-length", b"5")]):
+            rig, peer = self.serve(sends(response_start(200, headers), send_file))
+            handle = peer.request()
+            rig.settle_threads(lambda rig=rig: not rig.gate.tasks)  # type: ignore[misc]  # a lambda's default
+            assert _seen(peer, handle) == (200, b"hello", True)
+            answer = peer.answer(handle)
+            assert answer.values(b"content-type") == [b"text/plain"]
+            assert answer.values(b"content-length") in ([b"5"], [])
+            assert peer.alive
+
     def test_pathsend_of_a_head(self, tmp_path: Path) -> None:
         """
         The answer to HEAD has nothing of the file.
@@ -2277,8 +2296,8 @@ class ExtensionConformance(_Conformance):
 
         self.send_path(rig, script.call, str(file)).result()
 
-        assert (200, b"", True) == _seen(peer, handle)
-        assert [b"5"] == peer.answer(handle).values(b"content-length")
+        assert _seen(peer, handle) == (200, b"", True)
+        assert peer.answer(handle).values(b"content-length") == [b"5"]
         script.call.finish()
         self.check_usable(peer, script)
 
@@ -2296,9 +2315,9 @@ class ExtensionConformance(_Conformance):
             assert not isinstance(task.exception(), ClientDisconnected)
             script.call.send(response_body(b"none"))
 
-            assert (200, b"none", True) == _seen(peer, handle)
+            assert _seen(peer, handle) == (200, b"none", True)
             script.call.finish()
-        assert [] == errors_logged(caplog)
+        assert errors_logged(caplog) == []
 
     def test_pathsend_of_no_file_at_once(self, tmp_path: Path) -> None:
         """
@@ -2311,10 +2330,10 @@ class ExtensionConformance(_Conformance):
         rig.settle()
 
         answer = peer.answer(handle)
-        assert (500, True) == (answer.status, answer.complete) or (False, True) == (
+        assert (answer.status, answer.complete) == (500, True) or (
             answer.complete,
             answer.reset,
-        )
+        ) == (False, True)
 
     def test_pathsend_of_another_size(self, tmp_path: Path) -> None:
         """
@@ -2334,7 +2353,7 @@ class ExtensionConformance(_Conformance):
                 script.call.fail(error)
 
             answer = peer.answer(handle)
-            assert (False, True) == (answer.complete, answer.reset), length
+            assert (answer.complete, answer.reset) == (False, True), length
             assert len(answer.body) <= int(length)
 
     def test_pathsend_out_of_order(self, tmp_path: Path) -> None:
@@ -2353,7 +2372,7 @@ class ExtensionConformance(_Conformance):
         call.send(response_body(b"b"))
         refused(call, send_file)
         call.finish()
-        assert (200, b"ab", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"ab", True)
 
         handle = peer.request()
         call = script.call
@@ -2362,7 +2381,7 @@ class ExtensionConformance(_Conformance):
         refused(call, send_file)
         refused(call, response_body(b"a"))
         call.finish()
-        assert (200, b"hello", True) == _seen(peer, handle)
+        assert _seen(peer, handle) == (200, b"hello", True)
 
     def test_pathsend_back_pressure(self, tmp_path: Path) -> None:
         """
@@ -2388,7 +2407,7 @@ class ExtensionConformance(_Conformance):
                 peer.unclog()
                 rig.settle_threads(task.done)
                 task.result()
-                assert (8 * MIB, True) == (len(peer.answer(handle).body), peer.answer(handle).complete)
+                assert (len(peer.answer(handle).body), peer.answer(handle).complete) == (8 * MIB, True)
             assert str(file) not in _open_files()
 
 
@@ -2449,7 +2468,7 @@ class TaskConformance(_Conformance):
                 if not at_once:
                     assert peer.answer(handles[-1]).complete
             assert all(peer.answer(handle).complete for handle in handles)
-            assert [0] * 3 + [1] * 6 == sorted(seen)
+            assert sorted(seen) == [0] * 3 + [1] * 6
 
     def test_context_of_the_body(self) -> None:
         """
@@ -2497,7 +2516,7 @@ class TaskConformance(_Conformance):
             answer = peer.answer(handle)
             assert (b"/%d " % n + (body or b""), True) == (answer.body, answer.complete)
         assert not rig.gate.tasks
-        assert 50 == len(rig.outcomes)
+        assert len(rig.outcomes) == 50
 
     def test_all_at_once(self) -> None:
         """
@@ -2506,8 +2525,9 @@ class TaskConformance(_Conformance):
         _, peer, script = self.script()
         handles = [peer.request("GET", b"/%d" % n) for n in range(10)]
         for n in range(10):
+            peer.unsent(handles[n])
             call = script.calls[n]
-            assert f"/{n}" == call.scope["path"]
+            assert call.scope["path"] == f"/{n}"
             answer_with(call, b"%d" % n)
 
         assert [(200, b"%d" % n, True) for n in range(10)] == [_seen(peer, handle) for handle in handles]
@@ -2528,7 +2548,7 @@ class TaskConformance(_Conformance):
 
         answer = self.answer_to(application)
 
-        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
 
 
 class OutcomeConformance(_Conformance):
@@ -2556,17 +2576,17 @@ class OutcomeConformance(_Conformance):
         """
         A complete answer is reported with its status and size, once.
         """
-        assert (200, 5, "") == self.outcome_of(
+        assert self.outcome_of(
             lambda _, call: call.send(response_start(), response_body(b"he", more=True), response_body(b"llo"))
-        )
-        assert (404, 2, "") == self.outcome_of(lambda _, call: answer_with(call, b"no", 404))
+        ) == (200, 5, "")
+        assert self.outcome_of(lambda _, call: answer_with(call, b"no", 404)) == (404, 2, "")
 
     def test_outcome_no_body(self) -> None:
         """
         The size of an answer without body is 0.
         """
-        assert (200, 0, "") == self.outcome_of(lambda _, call: answer_with(call), "HEAD")
-        assert (204, 0, "") == self.outcome_of(lambda _, call: answer_with(call, b"", 204))
+        assert self.outcome_of(lambda _, call: answer_with(call), "HEAD") == (200, 0, "")
+        assert self.outcome_of(lambda _, call: answer_with(call, b"", 204)) == (204, 0, "")
 
     def test_reported_before_background_work(self) -> None:
         """
@@ -2575,11 +2595,11 @@ class OutcomeConformance(_Conformance):
         rig, peer, script = self.script()
         peer.request()
         script.call.send(response_start(), response_body(b"ok"))
-        assert [200] == [outcome.status for outcome in rig.outcomes]
+        assert [outcome.status for outcome in rig.outcomes] == [200]
 
         script.call.fail(ValueError("oops"))
 
-        assert [(200, "")] == [(outcome.status, outcome.why) for outcome in rig.outcomes]
+        assert [(outcome.status, outcome.why) for outcome in rig.outcomes] == [(200, "")]
 
     def test_outcome_application_failed(self) -> None:
         """
@@ -2597,12 +2617,12 @@ class OutcomeConformance(_Conformance):
             call.finish()
 
         status, _, why = self.outcome_of(before)
-        assert 500 == status
+        assert status == 500
         assert why
         status, _, why = self.outcome_of(none)
-        assert 500 == status
+        assert status == 500
         assert why
-        assert (201, 3) == self.outcome_of(after)[:2]
+        assert self.outcome_of(after)[:2] == (201, 3)
         assert self.outcome_of(after)[2]
 
     def test_outcome_client_left(self) -> None:
@@ -2618,10 +2638,10 @@ class OutcomeConformance(_Conformance):
             peer.leave()
 
         status, size, why = self.outcome_of(at_once)
-        assert (0, 0) == (status, size)
+        assert (status, size) == (0, 0)
         assert why
         status, size, why = self.outcome_of(in_the_middle)
-        assert (201, 3) == (status, size)
+        assert (status, size) == (201, 3)
         assert why
 
     def test_no_report(self) -> None:
@@ -2630,7 +2650,7 @@ class OutcomeConformance(_Conformance):
         """
         answer = self.answer_to(sends(response_start(), response_body(b"ok")), report=None)
 
-        assert (200, b"ok", True) == (answer.status, answer.body, answer.complete)
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
 
 
 class HttpConformance(

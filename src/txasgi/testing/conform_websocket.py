@@ -6,8 +6,8 @@ What every wire that carries WebSocket must do, written once: a subclass per wir
             rig = Rig(application, **gate_options)
             return rig, H1WebSocketPeer(rig)
 
-pytest collects the subclass. The client is a `WebSocketPeer`; frames are made here, byte by byte, so that wrong ones can be
-made too, and read by the peer with a library that is not ours.
+pytest collects the subclass. The client is a `WebSocketPeer`; frames are made here, byte by byte, so that wrong ones
+can be made too, and read by the peer with a library that is not ours.
 
 Where RFC 6455 or ASGI leave a choice, each of the choices passes.
 """
@@ -632,7 +632,8 @@ class WebSocketConformance:
             assert peer.status is None, wrong
 
             call.send({**start, "status": 403}, {"type": "websocket.http.response.body", "body": b"no"})
-            assert (peer.status, peer.body) == (403, b"no"), wrong
+            assert peer.status == 403, wrong
+            assert peer.body == b"no", wrong
 
     def test_denial_excludes_the_rest(self) -> None:
         """
@@ -809,14 +810,16 @@ class WebSocketConformance:
         """
         The application's code and reason reach the client; with the client's answer the connection ends.
         """
-        for message, expected in (
+        messages: list[tuple[Message, tuple[int, str]]] = [
             ({}, (1000, "")),
             ({"code": 4001}, (4001, "")),
             ({"code": 3000, "reason": "zoë"}, (3000, "zoë")),
             ({"code": 1001, "reason": None}, (1001, "")),
             ({"reason": "bye"}, (1000, "bye")),
-            *(({"code": code}, (code, "")) for code in (1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3999, 4999)),
-        ):
+        ]
+        for code in (1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3999, 4999):
+            messages.append(({"code": code}, (code, "")))
+        for message, expected in messages:
             call, peer = self.opened()
             call.send({"type": "websocket.close", **message})
             assert [("close", expected)] == peer.frames()
@@ -1133,17 +1136,27 @@ class WebSocketConformance:
         """
         A WebSocket is reported when it opens and when it ends, with the close code and the bytes of its messages.
         """
-        endings: list[tuple[Callable[[Call, WebSocketPeer], object], int]] = [
+
+        def own_close(call: Call, peer: WebSocketPeer) -> None:
+            call.send({"type": "websocket.close", "code": 4002})
+            peer.send_raw(close(4002))
+
+        def returned(call: Call, peer: WebSocketPeer) -> None:
+            call.finish()
+            peer.send_raw(close(1000))
+
+        def failed(call: Call, peer: WebSocketPeer) -> None:
+            call.fail(ValueError())
+            peer.send_raw(close(1011))
+
+        endings: list[tuple[Callable[[Call, WebSocketPeer], None], int]] = [
             (lambda call, peer: peer.send_raw(close(4001)), 4001),
             (lambda call, peer: peer.send_raw(close()), 1005),
             (lambda call, peer: peer.leave(), 1006),
-            (
-                lambda call, peer: (call.send({"type": "websocket.close", "code": 4002}), peer.send_raw(close(4002))),
-                4002,
-            ),
-            (lambda call, peer: (call.finish(), peer.send_raw(close(1000))), 1000),
-            (lambda call, peer: (call.fail(ValueError()), peer.send_raw(close(1011))), 1011),
             (lambda call, peer: peer.send_raw(frame(3)), 1002),
+            (own_close, 4002),
+            (returned, 1000),
+            (failed, 1011),
         ]
         for end, code in endings:
             call, peer = self.opened()
@@ -1323,7 +1336,7 @@ class WebSocketConformance:
         Without more, a message may have 16 MiB.
         """
         assert self.close_code(header(BINARY, 16 * MIB + 1)) == 1009
-        call, peer = self.opened()
+        _, peer = self.opened()
         peer.send_raw(header(BINARY, 16 * MIB))
         assert peer.frames() == [] and not peer.closed
 
@@ -1438,7 +1451,7 @@ class WebSocketConformance:
         self.rig.advance(11)
         assert peer.closed
         assert isinstance(raised(call, {"type": "websocket.send", "text": "x"}), ClientDisconnected)
-        call.finish()
+        self.end(call)
         assert (self.rig.outcomes[-1].kind, self.rig.outcomes[-1].status) == ("close", 1006)
 
     def test_keepalive_options(self) -> None:
@@ -1524,9 +1537,8 @@ class WebSocketConformance:
         """
         call, peer = self.opened()
         peer.clog()
-        sends = []
-        for number in range(100):
-            sends.append(call.sending({"type": "websocket.send", "bytes": bytes([number]) * 16384}))
+        messages = [bytes([number]) * 16384 for number in range(100)]
+        sends = [call.sending({"type": "websocket.send", "bytes": message}) for message in messages]
         assert any(not task.done() for task in sends)
         assert sum(task.done() for task in sends) < 50, "a client that reads nothing is sent to without end"
 
@@ -1534,7 +1546,7 @@ class WebSocketConformance:
         self.rig.settle()
         assert all(task.done() for task in sends)
         assert [task.result() for task in sends] == [None] * 100
-        assert [("bytes", bytes([number]) * 16384) for number in range(100)] == peer.frames()
+        assert [("bytes", message) for message in messages] == peer.frames()
 
     def test_send_that_waits_ends_with_the_client(self) -> None:
         """

@@ -1,8 +1,8 @@
 """
 An HTTP/1.1 client on h11, a parser that shares nothing with ours.
 
-h11 is asked for each request by itself (a Connection each), so requests can be pipelined, which h11's own client cannot:
-what one leaves unread is given to the next.
+h11 is asked for each request by itself (a Connection each), so requests can be pipelined, which h11's own client
+cannot: what one leaves unread is given to the next.
 """
 
 from __future__ import annotations

@@ -176,14 +176,16 @@ class Call:
         """
         The application returns.
         """
-        self._end.set_result(None)
+        if not self._end.done():
+            self._end.set_result(None)
         self._script.rig.settle()
 
     def fail(self, error: BaseException) -> None:
         """
         The application raises.
         """
-        self._end.set_exception(error)
+        if not self._end.done():
+            self._end.set_exception(error)
         self._script.rig.settle()
 
 

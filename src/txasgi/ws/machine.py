@@ -45,14 +45,14 @@ class _Deflate(PerMessageDeflate):
         """
         if self._decompressor is not None and self._decompressor.eof:
             self._decompressor = None
-        super().start_decompress_message()
+        super().start_decompress_message()  # type: ignore[no-untyped-call]  # it has no annotations
 
 
 def inflater(deflate: Deflate, memory_level: int) -> Any:
     """
     Autobahn's permessage-deflate, as agreed in the handshake.
     """
-    return _Deflate(
+    return _Deflate(  # type: ignore[no-untyped-call]  # likewise
         True,
         deflate.server_no_context_takeover,
         deflate.client_no_context_takeover,
