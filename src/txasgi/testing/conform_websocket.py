@@ -817,8 +817,8 @@ class WebSocketConformance:
             ({"code": 1001, "reason": None}, (1001, "")),
             ({"reason": "bye"}, (1000, "bye")),
         ]
-        for code in (1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3999, 4999):
-            messages.append(({"code": code}, (code, "")))
+        plain = (1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3999, 4999)
+        messages.extend(({"code": code}, (code, "")) for code in plain)
         for message, expected in messages:
             call, peer = self.opened()
             call.send({"type": "websocket.close", **message})

@@ -66,7 +66,8 @@ class H1Output:
                 self._chunked = True
                 framing = b"transfer-encoding: chunked\r\n"
         if not self._keep_alive:
-            framing += b"connection: close\r\n"
+            # RFC 9110 section 7.8: whoever sends Upgrade, as a 426 does, says so in Connection.
+            framing += b"connection: close, upgrade\r\n" if status == 426 else b"connection: close\r\n"
         elif old:
             framing += b"connection: keep-alive\r\n"
         self._held = h1_bytes.head(status, headers, framing)

@@ -7,11 +7,21 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from txasgi.errors import ApplicationError, HandshakeRefused, WebSocketVersionNotSupported
 from txasgi.fields import comma_list, is_token
 from txasgi.seam import Field, Head
+
+# RFC 6455 section 9.1: token, then ;token or ;token=value, where a value may be quoted.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PARAMETER = rb"[ \t]*;[ \t]*(" + _TOKEN + rb")(?:[ \t]*=[ \t]*(" + _TOKEN + rb'|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))?'
+_parameters = re.compile(_PARAMETER).findall
+_extension = re.compile(rb"[ \t,]*(" + _TOKEN + rb")((?:" + _PARAMETER + rb")*)[ \t]*(?:,[ \t,]*|\Z)").match
+
+Extension = tuple[bytes, list[tuple[bytes, bytes]]]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -42,11 +52,12 @@ class HandshakeRequest:
     What a client asked for.
 
     key: None over HTTP/2, which needs none (RFC 8441 section 5).
+    extensions: (name, parameters), these as (name, value), b"" where there is no value.
     """
 
     key: bytes | None
     subprotocols: list[bytes]
-    extensions: list[bytes]
+    extensions: list[Extension]
 
 
 def examine(head: Head) -> HandshakeRequest:
@@ -65,7 +76,18 @@ def examine(head: Head) -> HandshakeRequest:
     subprotocols = comma_list(fields.get(b"sec-websocket-protocol", ()))
     if not all(map(is_token, subprotocols)):
         raise HandshakeRefused("malformed Sec-WebSocket-Protocol")
-    return HandshakeRequest(key, subprotocols, comma_list(fields.get(b"sec-websocket-extensions", ())))
+    extensions = [one for value in fields.get(b"sec-websocket-extensions", ()) for one in _parse_extensions(value)]
+    return HandshakeRequest(key, subprotocols, extensions)
+
+
+def _parse_extensions(value: bytes) -> Iterator[Extension]:
+    at = 0
+    while at < len(value):
+        match = _extension(value, at)
+        if match is None:
+            raise HandshakeRefused("malformed Sec-WebSocket-Extensions")
+        yield match[1].lower(), [(name.lower(), text.strip(b'"')) for name, text in _parameters(match[2])]
+        at = match.end()
 
 
 def _checked_key(values: list[bytes]) -> bytes:
@@ -99,27 +121,22 @@ def accept_fields(request: HandshakeRequest, subprotocol: str | None, deflate: D
     return fields
 
 
-def agree_deflate(extensions: list[bytes]) -> Deflate | None:
+def agree_deflate(extensions: list[Extension]) -> Deflate | None:
     """
     The first offer of permessage-deflate that can be met, or None.
     """
-    for offer in extensions:
-        name, *parameters = [part.strip(b" \t") for part in offer.split(b";")]
-        if name.lower() == b"permessage-deflate":
+    for name, parameters in extensions:
+        if name == b"permessage-deflate":
             agreed = _agree(parameters)
             if agreed is not None:
                 return agreed
     return None
 
 
-def _agree(parameters: list[bytes]) -> Deflate | None:
-    given: dict[bytes, bytes | None] = {}
-    for parameter in parameters:
-        name, equals, text = parameter.partition(b"=")
-        name = name.strip(b" \t").lower()
-        if name in given:
-            return None
-        given[name] = text.strip(b' \t"') if equals else None
+def _agree(parameters: list[tuple[bytes, bytes]]) -> Deflate | None:
+    given = dict(parameters)
+    if len(given) < len(parameters):
+        return None
     server_reset = b"server_no_context_takeover" in given
     client_reset = b"client_no_context_takeover" in given
     if given.pop(b"server_no_context_takeover", None) or given.pop(b"client_no_context_takeover", None):
@@ -136,7 +153,7 @@ def _agree(parameters: list[bytes]) -> Deflate | None:
     answer.append(b"server_max_window_bits=%d" % server_bits)
     if b"client_max_window_bits" in given:
         wanted = given.pop(b"client_max_window_bits")
-        asked = 15 if wanted is None else _window_bits(wanted)
+        asked = _window_bits(wanted) if wanted else 15
         if asked is None:
             return None
         # A window of 2 ** 8 the client may use; zlib inflates it with one of 2 ** 9.
@@ -151,7 +168,7 @@ def _agree(parameters: list[bytes]) -> Deflate | None:
     return Deflate(b"; ".join(answer), server_reset, client_reset, server_bits, client_bits)
 
 
-def _window_bits(text: bytes | None) -> int | None:
-    if text is not None and text.isdigit() and len(text) <= 2 and text[:1] != b"0" and 8 <= int(text) <= 15:
+def _window_bits(text: bytes) -> int | None:
+    if text.isdigit() and len(text) <= 2 and text[:1] != b"0" and 8 <= int(text) <= 15:
         return int(text)
     return None
