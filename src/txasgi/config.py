@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from txasgi.errors import ApplicationError, ConfigError
-from txasgi.fields import clean_value, is_token
+from txasgi.fields import CONTENT_LENGTH, FRAMING, clean_value, is_token, name_kinds
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -272,7 +272,8 @@ def _bytes(value: object) -> int:
         return value
     if isinstance(value, str):
         match = _SIZE(value.strip())
-        if match:
+        # A file system or an address space has less than 2 ** 63 bytes.
+        if match and len(match[1]) < 20:
             return int(float(match[1]) * _SIZE_UNITS[match[2].lower()[:1]])
     raise ValueError("a size like 65536, 64k or 16MiB")
 
@@ -318,12 +319,12 @@ def _fields(value: object) -> list[str]:
 
 def header_field(line: str) -> tuple[bytes, bytes]:
     """
-    NAME:VALUE as a field. Raises ValueError.
+    NAME:VALUE as a field. Raises ValueError; for a field that says how a message is framed, too.
     """
     name, colon, text = line.partition(":")
     try:
         encoded = name.strip().lower().encode("ascii")
-        if not colon or not is_token(encoded):
+        if not colon or not is_token(encoded) or name_kinds.get(encoded) in (FRAMING, CONTENT_LENGTH):
             raise ValueError
         return encoded, clean_value(encoded, text.strip().encode("latin-1"))
     except (ValueError, ApplicationError):
@@ -480,15 +481,22 @@ def as_toml(config: Config, app: str | None) -> str:
     """
     The configuration as a file that gives it again.
     """
-    lines = [f"app = {json.dumps(app)}"] if app else []
+    lines = [f"app = {_toml(app)}"] if app else []
     for name, one in OPTIONS.items():
         value = getattr(config, name)
         if name == "fd" and value < 0:
             continue
         if (name in _SUGAR and config.endpoint) or (name == "endpoint" and not value):
             continue
-        lines.append(f"{one.spelling} = {json.dumps(value)}")
+        lines.append(f"{one.spelling} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """
+    A text, number, truth value or list as TOML, which is JSON but for what it escapes.
+    """
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def shown(one: Option) -> str:

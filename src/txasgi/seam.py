@@ -53,9 +53,10 @@ class Head:
     version: "1.0", "1.1", "2".
     protocol: b"websocket" when the client asks for one (Upgrade, or the :protocol of RFC 8441), else None.
     expects_continue: the client waits for 100 (RFC 9110 section 10.1.1).
+    complete: there is no body; `Exchange.end` is not called then.
     """
 
-    __slots__ = ("expects_continue", "headers", "link", "method", "protocol", "target", "version")
+    __slots__ = ("complete", "expects_continue", "headers", "link", "method", "protocol", "target", "version")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Head:
         link: Link,
         protocol: bytes | None = None,
         expects_continue: bool = False,
+        complete: bool = True,
     ) -> None:
         self.method = method
         self.target = target
@@ -74,6 +76,7 @@ class Head:
         self.link = link
         self.protocol = protocol
         self.expects_continue = expects_continue
+        self.complete = complete
 
 
 class Stream(Protocol):
@@ -94,6 +97,11 @@ class Stream(Protocol):
 
         length: how many bytes `data` will bring, None when not known. Framing is the wire's: it adds neither
         content-length nor date, but transfer-encoding and connection where its version of HTTP needs them.
+        """
+
+    def answer(self, status: int, headers: Sequence[Field], body: bytes) -> None:
+        """
+        A whole answer: `start` and `data` in one.
         """
 
     def flush(self) -> None:
@@ -142,7 +150,7 @@ class Exchange(Protocol):
 
     def end(self, trailers: Iterable[Field] = ()) -> None:
         """
-        The request body is complete. For a tunnel: the peer has sent its last byte.
+        The request body is complete; not called when there is none. For a tunnel: the peer has sent its last byte.
         """
 
     def lost(self, why: str) -> None:

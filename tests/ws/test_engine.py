@@ -4,6 +4,7 @@ Frames, in every size and cut: through HTTP/1.1 bytes, with wsproto as the other
 
 import random
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,7 +137,7 @@ def test_splits_of_long_frames(opened: Opened, length: int) -> None:
         assert ("bytes", payload) == opened.take(), cut
 
 
-@pytest.mark.parametrize("length", [0, 1, 125, 126, 300, 65535, 65536])
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 300, 20_000])
 def test_byte_by_byte(opened: Opened, length: int) -> None:
     """
     Frames of every kind may come byte by byte.
@@ -348,50 +349,53 @@ def test_noise(data: bytes, read_bytes: int) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(data=st.binary(max_size=100), fin=st.booleans(), as_text=st.booleans())
-def test_noise_deflated(data: bytes, fin: bool, as_text: bool) -> None:
+@given(data=st.binary(max_size=100), whole=st.booleans(), as_text=st.booleans())
+def test_noise_deflated(data: bytes, whole: bool, as_text: bool) -> None:
     """
     Whatever is said to be deflated comes out as zlib has it, or is closed with 1007.
     """
-    import zlib
-
     opened = Opened(("permessage-deflate",))
-    rest = b"" if fin else frame(CONTINUATION)
-    opened.peer.send_raw(frame(TEXT if as_text else BINARY, data, fin=fin, rsv=RSV1) + rest)
+    rest = b"" if whole else frame(CONTINUATION)
+    opened.peer.send_raw(frame(TEXT if as_text else BINARY, data, fin=whole, rsv=RSV1) + rest)
     inflate = zlib.decompressobj(wbits=-15)
-    expected: Any
+    expected: Frame | None
     try:
-        plain = inflate.decompress(data + b"\x00\x00\xff\xff")
+        plain = inflate.decompress(data)
+        more = inflate.decompress(b"\x00\x00\xff\xff")
         expected = ("text", plain.decode()) if as_text else ("bytes", plain)
     except (zlib.error, UnicodeDecodeError):
-        expected = 1007
-    if expected != 1007 and not inflate.eof:
-        assert expected == opened.take()
-    elif not inflate.eof:
+        expected = None
+        more = b""
+    # What does not end where a message ends, or behind its end has more, can be taken either way.
+    if expected is None:
         assert [1007] == [value[0] for kind, value in opened.peer.frames() if kind == "close"]
+    elif not more and not inflate.eof:
+        assert expected == opened.take()
     opened.close()
 
 
 # Queue
 
 
-def test_reading_pauses_at_max_queue() -> None:
+def test_reading_pauses() -> None:
     """
-    With a message in each read, reading pauses when about max_queue of them wait, and goes on as they are taken.
+    With a message in each read, reading pauses when max_queue of them wait and 64 KiB beside them, and goes on as they
+    are taken.
     """
     opened = Opened(max_queue=8)
     transport = opened.peer.transport
     assert transport is not None
+    message = text("x" * 100)
     sent = 0
-    while transport.reading and sent < 1000:
-        transport.receive(text(f"{sent}"))
+    while transport.reading and sent < 10_000:
+        transport.receive(message)
         sent += 1
-    assert 8 <= sent <= 10
+    assert 8 <= sent <= (65536 + 16384) // len(message) + 8
     opened.rig.settle()
     assert not transport.reading
 
-    for number in range(sent):
-        assert ("text", f"{number}") == opened.take()
+    for _ in range(sent):
+        assert ("text", "x" * 100) == opened.take()
     assert transport.reading
     opened.close()
 
@@ -456,11 +460,10 @@ def seconds_for(wire: bytes, read_bytes: int, messages: int) -> float:
 
 def growth(make: Callable[[int], tuple[bytes, int, int]], size: int) -> float:
     """
-    How much longer four times the work takes: the best of three, as noise only ever adds.
+    How much longer four times the work takes: the best of two, as noise only ever adds.
     """
-    small = min(seconds_for(*make(size)) for _ in range(3))
-    large = min(seconds_for(*make(4 * size)) for _ in range(3))
-    return large / small
+    small = min(seconds_for(*make(size)) for _ in range(2))
+    return seconds_for(*make(4 * size)) / small
 
 
 ONE_READ = 1 << 30
@@ -482,7 +485,7 @@ def test_linear_in_fragments() -> None:
         return frame(BINARY, b"a", fin=False) + frame(CONTINUATION, b"b", fin=False) * n + frame(CONTINUATION)
 
     assert growth(lambda n: (fragments(n), ONE_READ, 1), 25_000) < 8
-    assert growth(lambda n: (fragments(n), 4096, 1), 25_000) < 8
+    assert growth(lambda n: (fragments(n), 4096, 1), 5_000) < 8
 
 
 def test_linear_in_the_size_of_a_message() -> None:
@@ -517,11 +520,11 @@ def test_linear_in_deflated_fragments() -> None:
         rest = (frame(CONTINUATION, squeezed[at : at + 1], fin=False) for at in range(1, len(squeezed)))
         return first + b"".join(rest) + frame(CONTINUATION)
 
-    assert growth(lambda n: (fragments(n), ONE_READ, 1), 10_000) < 8
+    assert growth(lambda n: (fragments(n), ONE_READ, 1), 5_000) < 8
 
 
 def test_linear_in_pings() -> None:
     """
     Twice the pings in one read take twice the time.
     """
-    assert growth(lambda n: (frame(PING, b"abc") * n + text("end"), ONE_READ, 1), 10_000) < 8
+    assert growth(lambda n: (frame(PING, b"abc") * n + text("end"), ONE_READ, 1), 5_000) < 8

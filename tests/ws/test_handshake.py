@@ -4,6 +4,7 @@ The opening handshake over HTTP/1.1: RFC 6455 section 4.2, RFC 7692 section 7.1,
 
 import base64
 import re
+import threading
 import zlib
 from collections.abc import Iterator
 
@@ -741,3 +742,25 @@ def test_denied_connection_ends(wire: Handshake) -> None:
 
     assert 403 == wire.status
     assert wire.transport.half_closed or wire.transport.disconnecting
+
+
+def test_two_accepts_while_the_library_loads(wire: Handshake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The first accept of a process waits for a thread; a second one meanwhile raises, and there is one 101.
+    """
+    go_on = threading.Event()
+    load = engine.load
+
+    def slow_load() -> None:
+        go_on.wait(10)
+        load()
+
+    monkeypatch.setattr(engine, "_machine", None)
+    monkeypatch.setattr(engine, "load", slow_load)
+    wire.send(request(fields()))
+    accepts = [wire.script.call.sending(ACCEPT) for _ in range(2)]
+    go_on.set()
+    wire.rig.settle_threads(lambda: all(accept.done() for accept in accepts))
+
+    assert 1 == sum(accept.exception() is None for accept in accepts)
+    assert [101] == [status for status, _ in wire.answers()]

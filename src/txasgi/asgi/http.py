@@ -140,21 +140,26 @@ class Answer:
         The loop has turned and no body came: send the start message alone.
         """
         if self.phase == HELD:
-            self._begin(None)
+            self._begin()
             self.stream.flush()
 
-    def _begin(self, length: int | None) -> None:
+    def _begin(self) -> None:
         """
-        Hand the start to the stream. length: of the whole body if it is known now.
+        Hand the start to the stream, before all of the body is known.
         """
-        if self.length is None:
-            if length is not None and self.status != 204 and (length or self.status != 304):
-                self.headers.append((b"content-length", b"%d" % length))
-        else:
-            length = self.length
         self.phase = BODY
         headers, self.headers = self.headers, []
-        self.stream.start(self.status, headers, 0 if self.bodiless else length)
+        self.stream.start(self.status, headers, 0 if self.bodiless else self.length)
+
+    def _whole(self, body: bytes, length: int) -> None:
+        """
+        Hand all of it to the stream. length: of the body, which is not sent in an answer to HEAD.
+        """
+        headers = self.headers
+        # RFC 9110 section 8.6: a 204 has no content-length, and a 304 that of what it does not send.
+        if self.length is None and self.status != 204 and (length or self.status != 304):
+            headers.append((b"content-length", b"%d" % length))
+        self.stream.answer(self.status, headers, body)
 
     def body(self, message: Message) -> None:
         """
@@ -170,14 +175,18 @@ class Answer:
         size = len(chunk)
         if self.length is not None and not self.bodiless:
             self._account(size, more)
-        if phase == HELD:
-            self._begin(None if more or self.trailing else size)
         if self.bodiless:
             chunk = b""
         else:
             self.size += size
         end = not more and not self.trailing
-        self.stream.data(chunk, end)
+        if phase == BODY:
+            self.stream.data(chunk, end)
+        elif end:
+            self._whole(chunk, size)
+        else:
+            self._begin()
+            self.stream.data(chunk, False)
         if end:
             self.complete("")
         elif not more:
@@ -212,12 +221,9 @@ class Answer:
         self._take_headers([(b"content-type", b"text/plain; charset=utf-8")], status)
         self.status = status
         self.bodiless = self.head.method == "HEAD"
-        self.phase = HELD
-        self._begin(len(text))
-        if self.bodiless:
-            text = b""
-        self.size = len(text)
-        self.stream.data(text, True)
+        body = b"" if self.bodiless else text
+        self.size = len(body)
+        self._whole(body, len(text))
         self.complete("application failed")
 
     def trailers(self, message: Message) -> None:
@@ -272,11 +278,12 @@ class HttpExchange(Answer):
         self.bodiless = self.trailing = False
         self.headers = []
         self._chunks: list[bytes] = []
-        self._ended = False
+        self._ended = head.complete
         # Whether the end of the body was told; None once a disconnect was.
         self._told: bool | None = False
-        self._receivers: list[asyncio.Future[None]] = []
-        self._senders: list[asyncio.Future[None]] = []
+        # Made when somebody waits.
+        self._receivers: list[asyncio.Future[None]] | None = None
+        self._senders: list[asyncio.Future[None]] | None = None
         self._stalled = False
         self._grace: Any = None
         self._began = gate.stopwatch() if gate.report is not None else 0.0
@@ -307,8 +314,7 @@ class HttpExchange(Answer):
         self.phase = LOST
         self.stream = None
         self._chunks.clear()
-        wake(self._receivers)
-        wake(self._senders)
+        self._wake_all()
         if self.task is not None and not self.task.done():
             self._grace = self.gate.after_disconnect(self.task)
         self._report(why)
@@ -329,7 +335,7 @@ class HttpExchange(Answer):
         It caught up.
         """
         self._stalled = False
-        wake(self._senders)
+        self._wake_all()
 
     # What the application awaits
 
@@ -345,7 +351,17 @@ class HttpExchange(Answer):
             if self.head.expects_continue:
                 self.head.expects_continue = False
                 self.stream.inform(100, ())
+            if self._receivers is None:
+                self._receivers = []
             await wait(self.gate.loop, self._receivers)
+
+    def _wake_all(self) -> None:
+        """
+        Whoever waits looks again.
+        """
+        for waiting in (self._receivers, self._senders):
+            if waiting:
+                wake(waiting)
 
     def _take_body(self) -> Message:
         chunks = self._chunks
@@ -390,6 +406,8 @@ class HttpExchange(Answer):
 
     async def _caught_up(self) -> None:
         while self._stalled and self.phase < DONE:
+            if self._senders is None:
+                self._senders = []
             await wait(self.gate.loop, self._senders)
         if self.phase == LOST:
             raise ClientDisconnected("the client is gone")
@@ -443,10 +461,8 @@ class HttpExchange(Answer):
         self.phase = DONE
         self.stream = None
         self._stalled = False
-        if self._receivers:
-            wake(self._receivers)
-        if self._senders:
-            wake(self._senders)
+        if self._receivers is not None or self._senders is not None:
+            self._wake_all()
         if self.gate.report is not None:
             self._report(why)
 

@@ -480,7 +480,7 @@ class WebSocketExchange:
         """
         self._task_ended()
         cancelled = isinstance(error, asyncio.CancelledError)
-        if self._phase == CLOSED and (cancelled or from_disconnect(error)):
+        if self._phase in (CLOSING, CLOSED) and (cancelled or from_disconnect(error)):
             return
         if not cancelled:
             self.gate.fault(self.head, "the application raised", error)

@@ -157,7 +157,7 @@ def _systemd(reactor: NativeListeners, domain: str = "", index: str = "", name: 
     if bool(index) == bool(name):
         raise EndpointError("systemd takes either index= or name=")
     if name:
-        descriptors = passed.namedDescriptors()
+        descriptors = passed.inheritedNamedDescriptors()
         if name not in descriptors:
             known = ", ".join(descriptors) or "none"
             raise EndpointError(f"systemd passed no socket named {name!r} (it passed: {known})")

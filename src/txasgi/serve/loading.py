@@ -23,8 +23,10 @@ def load(name: str, app_dir: str, *, factory: bool, interface: str) -> Applicati
     Import the application. Raises LoadError, or what the application's own module raises.
     """
     module_name, _, attributes = name.partition(":")
-    if not module_name:
+    if not all(part.isidentifier() for part in module_name.split(".")) and not module_name.endswith(".py"):
         raise LoadError(f"{name!r} names no application: {_HOW}")
+    if module_name.endswith(".py"):
+        raise LoadError(f"{name!r} names a file: a module's name has no .py, and dots in place of slashes")
     directory = os.path.abspath(app_dir)
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -32,8 +34,7 @@ def load(name: str, app_dir: str, *, factory: bool, interface: str) -> Applicati
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            hint = " (a module's name has no .py)" if module_name.endswith(".py") else ""
-            raise LoadError(f"cannot import {name!r}: there is no module {error.name!r} in {directory}{hint}") from None
+            raise LoadError(f"cannot import {name!r}: there is no module {error.name!r} in {directory}") from None
         raise
     found: Any = module
     # Applications are called "app" by most, "application" by Django.

@@ -95,15 +95,18 @@ class Server:
 
     def _make_gate(self) -> Gate:
         config = self._config
+        fields = [configuration.header_field(line) for line in config.header]
+        # What the operator sends in their place.
+        given = {name for name, _ in fields}
         return Gate(
             self._application,
             self._loop,
             self.deadlines,
             state=self._lifespan.state,
             root_path=config.root_path,
-            server=b"txasgi" if config.server_header else None,
-            date=config.date_header,
-            extra_fields=[configuration.header_field(line) for line in config.header],
+            server=b"txasgi" if config.server_header and b"server" not in given else None,
+            date=config.date_header and b"date" not in given,
+            extra_fields=fields,
             disconnect_grace_s=config.disconnect_grace,
             websocket=WebSocketOptions(
                 max_size=config.ws_max_size,

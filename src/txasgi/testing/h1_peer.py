@@ -43,19 +43,21 @@ def read_answers(data: bytes, methods: Sequence[str], ended: bool, broken: bool 
     Raises AssertionError for bytes that answer nothing, h11.RemoteProtocolError for what is no HTTP.
     """
     answers: list[Answer] = []
+    position = 0
     for method in methods:
-        if not data:
+        if position == len(data):
             break
-        answer, data = _read_answer(asked(method), data, ended, broken)
+        answer, position = _read_answer(asked(method), data, position, ended, broken)
         answers.append(answer)
-    assert not data, f"not asked for: {data[:200]!r}"
+    assert position == len(data), f"not asked for: {data[position : position + 200]!r}"
     return answers
 
 
-def _read_answer(connection: h11.Connection, data: bytes, ended: bool, broken: bool) -> tuple[Answer, bytes]:
+def _read_answer(
+    connection: h11.Connection, data: bytes, position: int, ended: bool, broken: bool
+) -> tuple[Answer, int]:
     answer = Answer()
     body = []
-    connection.receive_data(data)
     told = False
     while not answer.complete:
         try:
@@ -66,7 +68,10 @@ def _read_answer(connection: h11.Connection, data: bytes, ended: bool, broken: b
             # What is not there after the end is no fault of the bytes that are.
             answer.reset = True
             break
-        if event is h11.NEED_DATA:
+        if event is h11.NEED_DATA and position < len(data):
+            connection.receive_data(data[position : position + READ_BYTES])
+            position += len(data[position : position + READ_BYTES])
+        elif event is h11.NEED_DATA:
             if not ended or broken:
                 answer.reset = broken
                 break
@@ -80,11 +85,12 @@ def _read_answer(connection: h11.Connection, data: bytes, ended: bool, broken: b
             body.append(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
             answer.complete, answer.trailers = True, _fields(event.headers)
+            position -= len(connection.trailing_data[0])
         else:
             answer.reset = True
             break
     answer.body = b"".join(body)
-    return answer, bytes(connection.trailing_data[0]) if answer.complete else b""
+    return answer, position
 
 
 def _fields(headers: h11._headers.Headers) -> list[Field]:

@@ -25,11 +25,10 @@ from typing import Any
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IProtocol, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
-from txasgi.errors import HeadTimeout, HeadTooLarge, PeerError
-from txasgi.seam import Exchange, Field, Head, Open
+from txasgi.errors import HeadTimeout, HeadTooLarge, PeerError, TargetTooLong
+from txasgi.seam import Field, Head, Open
 from txasgi.wire import h1_bytes
-from txasgi.wire.h1_input import UNREAD_BYTES, H1Input, H1Options, Queued
-from txasgi.wire.h1_output import H1Output
+from txasgi.wire.h1_input import PIECE_BYTES, UNREAD_BYTES, H1Input, H1Options, Queued
 from txasgi.wire.links import link_of
 
 # How long a closing connection reads on, so that the client gets to read the answer: a close with unread input resets.
@@ -38,14 +37,28 @@ LINGER_S = 2.0
 
 
 @implementer(IProtocol, IPushProducer)
-class H1Connection(H1Input, H1Output):
+class H1Connection(H1Input):
     """
     One HTTP/1.x connection.
 
     opened, closed: called with the connection when it is made and when it is lost.
     """
 
-    factory: Any = None
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_deadlines",
+        "_draining",
+        "_early",
+        "_now",
+        "_open",
+        "_opened",
+        "_reading",
+        "_refusal",
+        "_stalled",
+        "due",
+        "factory",
+    )
 
     def __init__(
         self,
@@ -54,31 +67,21 @@ class H1Connection(H1Input, H1Output):
         opened: Callable[[Any], object],
         closed: Callable[[Any], object],
     ) -> None:
+        H1Input.__init__(self, options)
+        self.factory: Any = None
+        self.due: int | None = None
         self._open = open
-        self._options = options
         self._deadlines = options.deadlines
         self._now = options.deadlines.now
         self._opened = opened
         self._closed = closed
-        self.deadline: float | None = None
-        self.due: int | None = None
-        H1Input.__init__(self)
-        self._unread = 0
-        self._queue = None
-        # The request that is being answered: H1Output tells what these are.
-        self._exchange: Exchange | None = None
-        self._keep_alive = True
-        self._held: bytes | None = None
-        self._started = False
-        self._chunked = False
-        self._ended = True
-        # The connection.
-        self._tunnel = 0
+        # Bytes for a tunnel that is not open yet.
         self._early = b""
         self._reading = True
+        # The transport has said pause.
         self._stalled = False
         self._draining = False
-        self._closing = False
+        # To be answered when the requests before it are.
         self._refusal: PeerError | None = None
 
     # IProtocol
@@ -127,13 +130,16 @@ class H1Connection(H1Input, H1Output):
     def _begin(self, head: Head, keep_alive: bool) -> None:
         self._head = head
         self._keep_alive = keep_alive
-        self._started = self._chunked = self._ended = False
+        self._started = self._chunked = False
+        self._ended = head.complete
         self._dropped = 0
         if head.protocol is not None:
             self._tunnel = 1
             self._keep_alive = False
         exchange = self._open(head, self)
-        self._exchange = self._receiving = exchange
+        self._exchange = exchange
+        # The end of a body that is not there need not be told.
+        self._receiving = None if head.complete else exchange
         if self._stalled:
             exchange.pauseProducing()
 
@@ -169,7 +175,9 @@ class H1Connection(H1Input, H1Output):
             self._options.call_soon(self._next)
         elif self._ended:
             self._idle()
-        # Else: on_message_complete goes on when the rest of the body is through.
+        else:
+            # on_message_complete goes on when the rest of the body is through.
+            self._set_deadline(self._options.keep_alive_s)
 
     def _idle(self) -> None:
         if self._refusal is not None:
@@ -197,7 +205,7 @@ class H1Connection(H1Input, H1Output):
         for chunk in queued.chunks:
             self._unread += len(chunk)
             exchange.data(chunk)
-        if queued.ended:
+        if queued.ended and not self._ended:
             self._ended = True
             exchange.end()
         if not self._queue and self._unread <= UNREAD_BYTES:
@@ -213,9 +221,13 @@ class H1Connection(H1Input, H1Output):
             # Already over, or bytes behind a request that said it was the last one.
             self._closing = True
             return
+        self._options.refused(self._link, error)
+        if self._exchange is None and not self._ended:
+            # In a body that nobody wants any more, behind its answer: there is no more to say.
+            self._linger()
+            return
         self._closing = True
         self._keep_alive = False
-        self._options.refused(self._link, error)
         receiving = self._receiving
         if receiving is not None and receiving is self._exchange:
             # In the middle of a body. The application hears that the client is gone.
@@ -237,7 +249,8 @@ class H1Connection(H1Input, H1Output):
 
     def _answer_refusal(self, error: PeerError) -> None:
         self._refusal = None
-        self.transport.write(h1_bytes.refusal(error.status, self._options.fields))
+        to_head = self._parser.get_method() == b"HEAD"
+        self.transport.write(h1_bytes.refusal(error.status, self._options.fields, to_head))
         self._linger()
 
     # Closing and deadlines
@@ -257,15 +270,30 @@ class H1Connection(H1Input, H1Output):
         else:
             self._close()
 
-    def _partial_head(self, size: int) -> None:
+    def _partial(self, data: bytes | memoryview) -> None:
         """
-        A head has begun and is not complete. Its deadline runs from its first byte; more bytes don't move it.
+        A read that ended within a message.
+
+        The deadline of a head runs from its first byte; more bytes don't move it. Within a body, what brings no body
+        (chunk sizes and extensions, trailers) may be as long as a head.
         """
-        if not self._head_fed and self._exchange is None:
-            self._set_deadline(self._options.head_s)
-        self._head_fed += size
-        if self._head_fed > self._options.head_bytes:
-            self._refuse(HeadTooLarge(f"request head of over {self._options.head_bytes} bytes"))
+        limit = self._options.head_bytes
+        if self._receiving is None and self._ended:
+            if not self._head_fed and self._exchange is None:
+                self._set_deadline(self._options.head_s)
+            if self._head_fed < 80:
+                self._begun = (self._begun + bytes(data[:80]))[:80]
+            self._head_fed += len(data)
+            if self._head_fed > limit:
+                if not self._headers and len(self._target) > limit // 2:
+                    self._refuse(TargetTooLong(f"target of over {limit} bytes"))
+                else:
+                    self._refuse(HeadTooLarge(f"request head of over {limit} bytes"))
+        else:
+            # The read that brought the last piece of body is counted, too.
+            self._head_fed += len(data)
+            if self._head_fed > limit + PIECE_BYTES:
+                self._refuse(HeadTooLarge(f"chunk extensions or trailers of over {limit} bytes"))
 
     def _close(self) -> None:
         self._closing = True

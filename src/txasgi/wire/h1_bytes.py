@@ -22,17 +22,18 @@ def _reason(status: int) -> bytes:
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b" % (status, _reason(status)) for status in range(100, 1000)}
 
 
-def head(status: int, headers: Iterable[Field], framing: bytes) -> bytes:
+def head(status: int, headers: Iterable[Field], framing: bytes, body: bytes = b"") -> bytes:
     """
     Status line and fields, up to and with the empty line.
 
     framing: lines that the connection adds, each with its CRLF.
+    body: what follows in the same write.
     The version is 1.1 in answers to 1.0 as well: it is ours, not the client's (RFC 9110 section 2.5).
     """
     parts = [_STATUS_LINES[status]]
     for name, value in headers:
         parts += (b"\r\n", name, b": ", value)
-    parts += (b"\r\n", framing, b"\r\n")
+    parts += (b"\r\n", framing, b"\r\n", body)
     return b"".join(parts)
 
 
@@ -43,9 +44,11 @@ def last_chunk(trailers: Iterable[Field]) -> bytes:
     return b"".join([b"0\r\n", *[b"%b: %b\r\n" % field for field in trailers], b"\r\n"])
 
 
-def refusal(status: int, fields: Iterable[Field]) -> bytes:
+def refusal(status: int, fields: Iterable[Field], to_head: bool) -> bytes:
     """
     A whole answer to a request that is refused: static text, nothing of the request in it; the connection closes.
+
+    to_head: the method is HEAD, whose answer has no body.
     """
     text = b"%d %b\n" % (status, _reason(status))
     headers = [
@@ -53,4 +56,4 @@ def refusal(status: int, fields: Iterable[Field]) -> bytes:
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(text)),
     ]
-    return head(status, headers, b"connection: close\r\n") + text
+    return head(status, headers, b"connection: close\r\n", b"" if to_head else text)

@@ -25,14 +25,13 @@ from txasgi.errors import BadRequest, HeadTooLarge, PeerError
 from txasgi.fields import comma_list
 from txasgi.seam import Exchange, Field, Head, Link
 from txasgi.wire import h1_rules
+from txasgi.wire.h1_output import DRAIN_BYTES, H1Output
 from txasgi.wire.h1_rules import NOTED
 
 # Body bytes that may wait for the application before reading pauses; Uvicorn's and asyncio's mark.
 UNREAD_BYTES = 65536
 # Fed to the parser at once, so that what it makes of one read stays small.
-_PIECE_BYTES = 65536
-# Behind an early answer, thrown away to keep the connection; more than that and a new connection is cheaper.
-DRAIN_BYTES = 65536
+PIECE_BYTES = 65536
 
 _SLASH = 0x2F
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
@@ -74,30 +73,41 @@ class Queued:
         self.head = head
         self.keep_alive = keep_alive
         self.chunks: list[bytes] = []
-        self.ended = False
+        self.ended = head.complete
 
 
-class H1Input:
+class H1Input(H1Output):
     """
     From bytes to requests. `H1Connection` is the rest.
     """
 
-    _options: H1Options
-    _link: Link
-    # The request that is being answered, and whether all of it was received.
-    _exchange: Exchange | None
-    _ended: bool
-    # Those that came before their turn.
-    _queue: deque[Queued] | None
-    # Body bytes that the exchange did not take yet.
-    _unread: int
-    # 0, 1 when a tunnel is asked for, 2 when it is open.
-    _tunnel: int
-    # Nothing is read any more.
-    _closing: bool
-    deadline: float | None
+    __slots__ = (
+        "_begun",
+        "_closing",
+        "_dropped",
+        "_fresh",
+        "_head_fed",
+        "_headers",
+        "_host",
+        "_link",
+        "_noted",
+        "_options",
+        "_parser",
+        "_piece",
+        "_queue",
+        "_receiving",
+        "_repeated",
+        "_resync",
+        "_target",
+        "_tunnel",
+        "_unread",
+        "deadline",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, options: H1Options) -> None:
+        H1Output.__init__(self)
+        self._options = options
+        self._link: Link
         self._parser: Any = HttpRequestParser(self)
         # The head that is being parsed.
         self._target = b""
@@ -108,10 +118,22 @@ class H1Input:
         # Bytes of it in reads before this one; whether a message ended in this one.
         self._head_fed = 0
         self._fresh = True
-        # The request that is being received.
+        # This read; the first bytes of the head that came in reads before.
+        self._piece: bytes | memoryview = b""
+        self._begun = b""
+        # The request that is being received, and those that came before their turn.
         self._receiving: Exchange | Queued | None = None
+        self._queue: deque[Queued] | None = None
+        # Body bytes that the exchange did not take yet; those that nobody will take.
+        self._unread = 0
         self._dropped = 0
+        # The head to give to a new parser when this one stops for an upgrade that we don't make.
         self._resync: bytes | None = None
+        # 0, 1 when a tunnel is asked for, 2 when it is open.
+        self._tunnel = 0
+        # Nothing is read any more.
+        self._closing = False
+        self.deadline: float | None = None
 
     def _begin(self, head: Head, keep_alive: bool) -> None:
         raise NotImplementedError
@@ -119,7 +141,7 @@ class H1Input:
     def _enqueue(self, head: Head, keep_alive: bool) -> None:
         raise NotImplementedError
 
-    def _partial_head(self, size: int) -> None:
+    def _partial(self, data: bytes | memoryview) -> None:
         raise NotImplementedError
 
     def _refuse(self, error: PeerError) -> None:
@@ -141,19 +163,27 @@ class H1Input:
         """
         Bytes from the client.
         """
-        if self._tunnel or self._closing or len(data) > _PIECE_BYTES:
+        if self._tunnel or self._closing or len(data) > PIECE_BYTES:
             self._receive_unusual(data)
             return
         self._fresh = False
+        self._piece = data
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
             self._upgrade(bytes(data[upgrade.args[0] :]))
         except HttpParserError as error:
-            self._refuse(self._fault(error, data))
+            if not str(error).startswith("Data after"):
+                self._refuse(self._fault(error))
+            else:
+                # Behind a request that said it was the last one.
+                self._keep_alive, self._closing = False, True
         else:
-            if self._receiving is None and not self._fresh and not self._closing:
-                self._partial_head(len(data))
+            if not self._fresh and not self._closing:
+                self._partial(data)
+            elif self._target:
+                # The next head has begun somewhere in this read: measure it when it is complete.
+                self._head_fed = 1
 
     def _receive_unusual(self, data: bytes | memoryview) -> None:
         """
@@ -163,20 +193,20 @@ class H1Input:
             self._tunnel_data(bytes(data))
         elif not self._closing:
             view = memoryview(data)
-            for start in range(0, len(data), _PIECE_BYTES):
+            for start in range(0, len(data), PIECE_BYTES):
                 if self._tunnel:
                     self._tunnel_data(bytes(view[start:]))
                     break
-                self.dataReceived(view[start : start + _PIECE_BYTES])
+                self.dataReceived(view[start : start + PIECE_BYTES])
 
-    def _fault(self, error: HttpParserError, data: bytes | memoryview) -> PeerError:
+    def _fault(self, error: HttpParserError) -> PeerError:
         cause = error.__context__
         if isinstance(error, HttpParserCallbackError) and cause is not None:
             if isinstance(cause, PeerError):
                 return cause
             raise cause  # Ours: let it out.
-        if isinstance(error, HttpParserInvalidMethodError) and self._receiving is None:
-            return h1_rules.unknown_method(bytes(data[:80]))
+        if isinstance(error, HttpParserInvalidMethodError) and not self._fresh:
+            return h1_rules.unknown_method(self._begun + bytes(self._piece[:80]))
         return BadRequest(str(error))
 
     def on_url(self, url: bytes) -> None:
@@ -189,6 +219,9 @@ class H1Input:
         """
         llhttp: a field, or a trailer field. Only white space after the value is left on.
         """
+        if self._receiving is not None or not self._ended:
+            # A trailer: validated by llhttp, and dropped, as ASGI has no place for it (RFC 9110 section 6.5.1).
+            return
         name = name.lower()
         value = value.rstrip()
         if name in NOTED:
@@ -216,11 +249,17 @@ class H1Input:
             self._host = noted.get(b"host")
             h1_rules.check_host(self._host or b"")
         if target[0] != _SLASH or b"#" in target or len(target) > h1_rules.TARGET_BYTES or known is None:
-            target = h1_rules.origin_form(method, target)
+            target, authority = h1_rules.origin_form(method, target)
+            if authority is not None:
+                # RFC 9112 section 3.2.2: the target's authority counts, not Host.
+                headers = [(name, authority if name == b"host" else value) for name, value in headers]
         # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
-        if self._head_fed or len(headers) > self._options.head_fields:
+        options = self._options
+        if self._head_fed or len(headers) > options.head_fields or len(self._piece) > options.head_bytes:
             self._measure(headers, target)
         head = Head(known or method.decode(), target, headers, version, self._link)
+        if b"content-length" in noted or b"transfer-encoding" in noted:
+            head.complete = False
         if b"expect" in noted and version == "1.1":
             head.expects_continue = True
         if parser.should_upgrade():
@@ -229,6 +268,7 @@ class H1Input:
         self._headers = []
         self._noted = {}
         self._head_fed = 0
+        self._begun = b""
         if self._exchange is not None or self._queue:
             self._enqueue(head, keep_alive)
         else:
@@ -283,6 +323,7 @@ class H1Input:
         llhttp: body bytes.
         """
         receiving = self._receiving
+        self._head_fed = 0
         if isinstance(receiving, Queued):
             receiving.chunks.append(chunk)
         elif receiving is not None:
@@ -302,9 +343,7 @@ class H1Input:
         if self._resync is not None or self._tunnel:
             return
         self._fresh = True
-        if self._headers:
-            # Trailers: validated by llhttp, and dropped, as ASGI has no place for them (RFC 9110 section 6.5.1).
-            self._headers, self._noted, self._repeated = [], {}, False
+        self._head_fed = 0
         receiving, self._receiving = self._receiving, None
         if isinstance(receiving, Queued):
             receiving.ended = True
@@ -312,6 +351,6 @@ class H1Input:
         self._ended = True
         if receiving is not None:
             receiving.end()
-        elif not self._closing:
+        elif self._exchange is None and not self._closing:
             # The rest of a body behind an early answer.
             self._idle()

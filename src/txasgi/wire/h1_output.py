@@ -6,12 +6,14 @@ A small answer is one write: `start` keeps the head back until `data` or `flush`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from txasgi.seam import Exchange, Field, Head
+from txasgi.seam import Exchange, Field
 from txasgi.wire import h1_bytes
 
+# Behind an early answer, thrown away to keep the connection.
+DRAIN_BYTES = 65536
 # Joining head and body copies the body; above this two writes are cheaper.
 _JOIN_BYTES = 65536
 
@@ -21,17 +23,21 @@ class H1Output:
     What the exchange calls. `H1Connection` is the rest.
     """
 
-    transport: Any
-    # The request that is being answered, and by whom; None between answers.
-    _exchange: Exchange | None
-    _head: Head
-    # Whether the request is received to its end.
-    _ended: bool
-    # Whether the connection may be used again after this answer.
-    _keep_alive: bool
-    _started: bool
-    _chunked: bool
-    _held: bytes | None
+    # More than thirty attributes in a dict would cost each access; slots do not.
+    __slots__ = ("_chunked", "_ended", "_exchange", "_head", "_held", "_keep_alive", "_started", "transport")
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        # The request that is being answered, and by whom; None between answers.
+        self._exchange: Exchange | None = None
+        self._head: Any = None
+        # Whether the request is received to its end.
+        self._ended = True
+        # Whether the connection may be used again after this answer.
+        self._keep_alive = True
+        self._started = False
+        self._chunked = False
+        self._held: bytes | None = None
 
     def _answered(self) -> None:
         """
@@ -56,8 +62,9 @@ class H1Output:
         framing = b""
         head = self._head
         old = head.version == "1.0"
-        if head.expects_continue and not self._ended:
-            # The client was not told to go on; whether its body still comes nobody knows.
+        if not self._ended and (head.expects_continue or self._announced() > DRAIN_BYTES):
+            # The client was not told to go on, and whether its body still comes nobody knows; or so much of it comes that
+            # to read it, only to throw it away, costs more than a new connection.
             self._keep_alive = False
         if length is None:
             if old:
@@ -71,6 +78,27 @@ class H1Output:
         elif old:
             framing += b"connection: keep-alive\r\n"
         self._held = h1_bytes.head(status, headers, framing)
+
+    def answer(self, status: int, headers: Sequence[Field], body: bytes) -> None:
+        """
+        A whole answer.
+        """
+        if self._keep_alive and self._head.version == "1.1" and len(body) <= _JOIN_BYTES and self._ended:
+            self._started = True
+            self.transport.write(h1_bytes.head(status, headers, b"", body))
+            self._answered()
+        else:
+            if not self._ended and self._announced() < 0:
+                # How much more comes is not known.
+                self._keep_alive = False
+            self.start(status, headers, len(body))
+            self.data(body, True)
+
+    def _announced(self) -> int:
+        """
+        The length of the request's body, -1 when it is chunked.
+        """
+        return next((int(value) for name, value in self._head.headers if name == b"content-length"), -1)
 
     def flush(self) -> None:
         """
@@ -111,6 +139,3 @@ class H1Output:
         self.flush()
         self.transport.write(h1_bytes.last_chunk(headers))
         self._answered()
-
-
-Write = Callable[[bytes], None]

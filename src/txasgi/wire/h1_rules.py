@@ -21,7 +21,8 @@ _FOREIGN_METHODS = frozenset(
 )
 
 # RFC 3986 section 3.2.2, as far as characters go: reg-name, IPv4, [IPv6], and the port of RFC 9110 section 7.2.
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?").fullmatch
+# RFC 9110 section 4.2.1 has a recipient reject an empty one.
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]*)?").fullmatch
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} ").match
 
@@ -39,9 +40,9 @@ def check_host(host: bytes) -> None:
         raise BadRequest("malformed Host")
 
 
-def origin_form(method: bytes, target: bytes) -> bytes:
+def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     """
-    The target in origin form, or b"*" (RFC 9112 section 3.2). Raises PeerError.
+    The target in origin form, or b"*", and the authority if it has one (RFC 9112 section 3.2). Raises PeerError.
     """
     if len(target) > TARGET_BYTES:
         raise TargetTooLong(f"target of {len(target)} bytes, limit {TARGET_BYTES}")
@@ -50,18 +51,18 @@ def origin_form(method: bytes, target: bytes) -> bytes:
     if b"#" in target:
         raise BadRequest("fragment in the request target")
     if target.startswith(b"/"):
-        return target
+        return target, None
     if target == b"*":
         if method != b"OPTIONS":
             raise BadRequest("target * with a method other than OPTIONS")
-        return target
+        return target, None
     absolute = _ABSOLUTE(target)
     if absolute is None:
         raise BadRequest("malformed request target")
     check_host(absolute[1])
-    # RFC 9112 section 3.2.2 has the target's authority win over Host; no path at all means "/".
+    # No path at all means "/".
     path = absolute[2]
-    return path if path.startswith(b"/") else b"/" + path
+    return path if path.startswith(b"/") else b"/" + path, absolute[1]
 
 
 def examine(method: bytes, version: str, noted: Mapping[bytes, bytes], repeated: bool) -> None:
