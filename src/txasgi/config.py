@@ -263,7 +263,9 @@ def _seconds(value: object) -> float:
         match = _DURATION(value.strip())
         if match and any(match.groups()):
             hours, minutes, seconds = (float(part or 0) for part in match.groups())
-            return hours * 3600 + minutes * 60 + seconds
+            total = hours * 3600 + minutes * 60 + seconds
+            if total < 1e9:
+                return total
     raise ValueError("a time like 30, 1.5s, 5m or 1h30m")
 
 
@@ -416,8 +418,11 @@ def from_file(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
     if os.path.basename(path) == "pyproject.toml":
-        table = table.get("tool", {}).get("txasgi", {})
         path += " [tool.txasgi]"
+        for name in ("tool", "txasgi"):
+            table = table.get(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{path}: {name} is no table")
     return from_table(table, path)
 
 

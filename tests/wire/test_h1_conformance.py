@@ -23,3 +23,16 @@ class TestH1Conformance(HttpConformance):
         """
         rig = Rig(application, **gate_options)
         return rig, H1Peer(rig)
+
+
+class TestH1ConformanceByteByByte(HttpConformance):
+    """
+    The same from a client whose first 300 bytes of everything come one by one.
+    """
+
+    def make(self, application: Application, **gate_options: Any) -> tuple[Rig, H1Peer]:
+        """
+        One connection.
+        """
+        rig = Rig(application, **gate_options)
+        return rig, H1Peer(rig, trickle=300)

@@ -374,6 +374,31 @@ def test_noise_deflated(data: bytes, whole: bool, as_text: bool) -> None:
     opened.close()
 
 
+# The end of the connection
+
+
+@pytest.mark.parametrize(
+    "wrong", [header(BINARY, (16 << 20) + 1), frame(3), frame(TEXT, b"\xff"), header(TEXT, 3, rsv=2)]
+)
+def test_close_frame_survives_what_still_comes(opened: Opened, wrong: bytes) -> None:
+    """
+    After a failure the server shuts down its side and reads on for a while: closing a socket with unread input resets
+    the connection, and the close frame is lost (RFC 6455 section 7.1.1).
+    """
+    transport = opened.peer.transport
+    assert transport is not None
+    transport.receive(wrong)
+    opened.rig.settle()
+    assert transport.half_closed and not transport.disconnecting
+    for _ in range(100):
+        assert transport.reading
+        transport.receive(bytes(65536))
+    assert ["close"] == [kind for kind, _ in opened.peer.frames()]
+
+    opened.rig.advance(4)
+    assert transport.disconnecting
+
+
 # Queue
 
 

@@ -271,7 +271,8 @@ class WebSocketExchange:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
         wake(self._receivers)
         wake(self._senders)
-        if self.task is not None and not self.task.done() and self._grace is None:
+        # As with a complete answer: what an application does after its own close goes on.
+        if self.task is not None and self._grace is None and not self._ended_by_us:
             self._grace = self.gate.after_disconnect(self.task)
         if was in (OPEN, CLOSING):
             self._report("close", code, reason)
@@ -308,8 +309,8 @@ class WebSocketExchange:
         if self._phase == CLOSING:
             self._break("no close frame from the client in time")
         elif self._phase == OPEN:
-            if self._pinged is None or self._engine.paused:
-                # While we don't read, its pong may well have come.
+            if self._pinged is None or (self._engine.paused and not self._stalled):
+                # While the application is behind we don't read, and its pong may well have come.
                 self._pinged_at = self.gate.stopwatch()
                 self._pinged = self._engine.ping()
                 self._wait_for(self._options.ping_timeout_s or self._options.ping_interval_s)
@@ -373,6 +374,8 @@ class WebSocketExchange:
                 self._send(message)
                 while self._stalled and self._phase == OPEN:
                     await wait(self.gate.loop, self._senders)
+                    if self._phase == CLOSED:
+                        raise ClientDisconnected("the client is gone")
             elif kind == "websocket.close":
                 code, reason = _close_of(message)
                 self._ended_by_us = True
@@ -424,7 +427,11 @@ class WebSocketExchange:
             await self.gate.loop.run_in_executor(None, engine.load)
         if self._stream is None:
             raise ClientDisconnected("the client is gone")
-        write = self._stream.tunnel([*fields, *extra, *self.gate.fields])
+        if self._phase != CONNECTING:
+            raise ApplicationError("websocket.accept was sent already")
+        given = {name for name, _ in extra}
+        default = [field for field in self.gate.fields if field[0] not in given]
+        write = self._stream.tunnel([*fields, *extra, *default])
         options = engine.EngineOptions(self._options.max_size)
         self._engine = engine.Engine(write, self, options, deflate)
         self._phase = OPEN

@@ -22,15 +22,6 @@ _NO_APPLICATION = (
 )
 
 
-class _Value(click.ParamType[str]):
-    """
-    The type of an option's value: what config.py says of it.
-    """
-
-    def __init__(self, one: Option) -> None:
-        self.name = one.kind
-
-
 def _parameter(one: Option) -> click.Option:
     text = f"{one.help} [default: {configuration.shown(one)}]"
     if one.kind == "flag":
@@ -39,7 +30,7 @@ def _parameter(one: Option) -> click.Option:
         [one.name, *one.flags, f"--{one.spelling}"],
         multiple=one.kind in ("list", "field"),
         default=None,
-        type=_Value(one),
+        type=str,
         metavar="|".join(one.choices) or {"list": "STRING", "field": "NAME:VALUE"}.get(one.kind, one.kind.upper()),
         help=text,
     )

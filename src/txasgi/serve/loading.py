@@ -63,23 +63,19 @@ def _is_double_callable(application: Any) -> bool:
     """
     Whether this is ASGI 2: called with the scope, it returns what is called with receive and send.
     """
-    while isinstance(application, functools.partial):
-        application = application.func
-    if inspect.isclass(application):
-        return not hasattr(application, "__await__")
-    if inspect.isroutine(application):
-        return _takes_one(application)
-    return _takes_one(type(application).__call__.__get__(application))
-
-
-def _takes_one(function: Any) -> bool:
-    if inspect.iscoroutinefunction(function):
+    bare = application
+    while isinstance(bare, functools.partial):
+        bare = bare.func
+    if inspect.isclass(bare):
+        return not hasattr(bare, "__await__")
+    if inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(getattr(bare, "__call__", None)):  # noqa: B004
         return False
     try:
-        inspect.signature(function).bind(None, None, None)
+        inspect.signature(application).bind(None, None, None)
     except TypeError:
         return True
     except ValueError:
+        # Some callables have no signature.
         pass
     return False
 

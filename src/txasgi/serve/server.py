@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -29,6 +31,9 @@ from txasgi.wire.front import Front
 from txasgi.wire.h1_input import H1Options
 
 _log = logging.getLogger("txasgi")
+
+# For tasks that were cancelled.
+_CLEAN_UP_S = 2.0
 
 
 class Server:
@@ -72,7 +77,7 @@ class Server:
         strings = configuration.endpoints(self._config, endpoints.quote)
         # Parsed before the application starts: a bad string or a missing key should be known at once.
         parsed = [(string, endpoints.parse(self._listeners, string)) for string in strings]
-        await self._lifespan.startup()
+        await self._start_application()
         self.deadlines.start()
         self.gate = self._make_gate()
         self.front = Front(self.gate.open, self._make_h1_options(self.gate))
@@ -85,13 +90,36 @@ class Server:
                 self.ports.append(port)
         except BaseException:
             await self._close_ports()
-            await self._lifespan.shutdown()
+            await self._stop_application()
             self.deadlines.stop()
             raise
         if self._own_process:
             _settle_memory()
         for string, port in zip(strings, self.ports, strict=True):
             _log.info("listening on %s", location(string, port))
+
+    async def _start_application(self) -> None:
+        """
+        lifespan.startup; a stop that is asked for meanwhile ends it.
+        """
+        startup = self._loop.create_task(self._lifespan.startup())
+        await asyncio.wait([startup, self._stopping], return_when=asyncio.FIRST_COMPLETED)
+        if startup.done():
+            startup.result()
+        else:
+            startup.cancel()
+            self._lifespan.cancel()
+
+    async def _stop_application(self) -> None:
+        """
+        lifespan.shutdown, within the graceful timeout, or a second where that is shorter.
+        """
+        try:
+            async with asyncio.timeout(max(self._config.timeout_graceful_shutdown, 1.0)):
+                await self._lifespan.shutdown()
+        except TimeoutError:
+            _log.warning("the application's shutdown did not finish in time")
+            self._lifespan.cancel()
 
     def _make_gate(self) -> Gate:
         config = self._config
@@ -135,8 +163,8 @@ class Server:
         """
         Start, serve until `request_stop`, and stop.
         """
-        await self.start()
         try:
+            await self.start()
             await asyncio.shield(self._stopping)
         finally:
             await self.stop()
@@ -173,13 +201,8 @@ class Server:
                 self._cut_off()
                 if self.gate.tasks:
                     # Once cancelled they get a moment to clean up; more, and they hold up the exit.
-                    await asyncio.wait(self.gate.tasks, timeout=2.0)
-        try:
-            async with asyncio.timeout(self._config.timeout_graceful_shutdown):
-                await self._lifespan.shutdown()
-        except TimeoutError:
-            _log.warning("the application's shutdown did not finish in time")
-            self._lifespan.cancel()
+                    await asyncio.wait(self.gate.tasks, timeout=_CLEAN_UP_S)
+        await self._stop_application()
         self.deadlines.stop()
 
     async def _close_ports(self) -> None:
@@ -194,7 +217,10 @@ class Server:
         front.drain(lambda: None if empty.done() else empty.set_result(None))
         await empty
         while gate.tasks:
-            await asyncio.wait(gate.tasks)
+            _, left = await asyncio.wait(gate.tasks, timeout=_CLEAN_UP_S)
+            if left and self._forced:
+                # They were cancelled and go on all the same.
+                break
 
     def _cut_off(self) -> None:
         if self.front is not None:
@@ -260,8 +286,31 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
     for task in left:
         task.cancel()
     if left:
-        loop.run_until_complete(asyncio.wait(left, timeout=2.0))
+        loop.run_until_complete(asyncio.wait(left, timeout=_CLEAN_UP_S))
     loop.run_until_complete(loop.shutdown_asyncgens())
+    # Threads that the application blocks would hold up the interpreter's end for ever: nobody can end a thread.
+    join = threading.Thread(target=_join_threads, args=(loop,), daemon=True)
+    join.start()
+    join.join(_CLEAN_UP_S)
+    if join.is_alive():
+        _log.warning("threads of the application still run; they are left behind")
+        _leave_threads_behind()
+
+
+def _join_threads(loop: asyncio.AbstractEventLoop) -> None:
+    executor = getattr(loop, "_default_executor", None)
+    if executor is not None:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_threads_behind() -> None:
+    """
+    End the process, as its interpreter would wait for the threads. Output is written first.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def make_reactor(kind: str) -> tuple[Any, asyncio.AbstractEventLoop]:

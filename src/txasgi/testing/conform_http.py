@@ -155,6 +155,7 @@ def read_body(call: Call) -> bytes:
     while True:
         message = call.receive()
         assert message["type"] == "http.request", message
+        assert type(message["body"]) is bytes
         body += message["body"]
         if not message["more_body"]:
             return body
@@ -761,6 +762,51 @@ class ReceiveConformance(_Conformance):
 
         assert read_body(script.call) == b"hello"
 
+    def test_each_part_goes_to_one_receive(self) -> None:
+        """
+        Of several receive() that wait, each part of the body wakes one, or all of them see the end.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("POST", end=False)
+        waiting = [script.call.receiving() for _ in range(2)]
+
+        peer.body(handle, b"hello")
+        got = [task.result() for task in waiting if task.done()]
+        assert [message["body"] for message in got] == [b"hello"]
+
+        peer.body(handle, b"!", end=True)
+        got = [task.result() for task in waiting if task.done()]
+        rest = b"" if all(task.done() for task in waiting) and not got[-1]["more_body"] else read_body(script.call)
+        assert sorted([*(message["body"] for message in got), rest])[-2:] == [b"!", b"hello"]
+        script.call.finish()
+
+    def test_receive_after_an_early_answer(self) -> None:
+        """
+        receive() after a complete answer does not wait for a body that is still to come.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("POST", headers=[(b"content-length", b"10")], body=b"hello", end=False)
+        script.call.send(response_start(), response_body(b"ok"))
+
+        messages = [script.call.receive(), script.call.receive()]
+        assert messages[-1] == DISCONNECT
+        assert all(message["more_body"] for message in messages if message["type"] == "http.request")
+        answer = peer.answer(handle)
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
+
+    def test_waiting_receive_and_early_answer(self) -> None:
+        """
+        A receive() that waits for a body gives http.disconnect when the answer is complete without it.
+        """
+        _, peer, script = self.script()
+        peer.request("POST", headers=[(b"content-length", b"10")], end=False)
+        waiting = script.call.receiving()
+        assert not waiting.done()
+
+        script.call.send(response_start(), response_body(b"ok"))
+
+        assert waiting.result() == DISCONNECT
+
     def test_body_back_pressure(self) -> None:
         """
         The peer of an application that does not receive is stopped, and goes on once it does.
@@ -1227,6 +1273,55 @@ class SendConformance(_Conformance):
         assert [None] * len(tasks) == [task.result() for task in tasks]
         call.send(response_body())
         assert (200, len(peer.answer(handle).body), peer.answer(handle).complete) == (200, 2 * MIB, True)
+
+    def test_cancelled_send(self) -> None:
+        """
+        A send() that was cancelled while it waited was sent whole or not at all, and others may follow.
+        """
+        rig, peer, script = self.script()
+        handle = peer.request()
+        call = script.call
+        call.send(response_start())
+        peer.clog()
+        sent = b""
+        for piece in pieces(4 * MIB):
+            task = call.sending(response_body(piece, more=True))
+            if not task.done():
+                break
+            sent += piece
+        task.cancel()
+        rig.settle()
+        assert task.cancelled()
+
+        peer.unclog()
+        peer.answer(handle)
+        call.send(response_body(b"end"))
+
+        answer = peer.answer(handle)
+        assert answer.complete
+        assert answer.body in (sent + piece + b"end", sent + b"end")
+        call.finish()
+        self.check_usable(peer, script)
+
+    def test_last_send_to_a_client_that_leaves(self) -> None:
+        """
+        A last send() that waits when the client leaves ends, and so may the application.
+        """
+        rig, peer, script = self.script()
+        peer.request()
+        peer.clog()
+        call = script.call
+        call.send(response_start(200, [(b"content-length", b"%d" % MIB)]))
+        task = call.sending(response_body(bytes(MIB)))
+
+        peer.leave()
+
+        assert task.done()
+        error = task.exception()
+        assert error is None or isinstance(error, ClientDisconnected)
+        call.finish()
+        assert not rig.gate.tasks
+        assert len(rig.outcomes) == 1
 
     def test_one_shot_to_a_clogged_client(self) -> None:
         """

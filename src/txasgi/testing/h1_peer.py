@@ -107,6 +107,8 @@ class H1Peer:
     """
     A client on one connection of a Rig; an `HttpPeer`.
 
+    trickle: so many bytes of each sending arrive one by one.
+
     transport: the server's end of it.
     """
 
@@ -118,8 +120,9 @@ class H1Peer:
     trailers_in = True
     early_hints = True
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, trickle: int = 0) -> None:
         self.rig = rig
+        self._trickle = trickle
         self.transport: MemoryTransport = rig.connect()
         self._requests: list[_Request] = []
         self._unsent = bytearray()
@@ -237,9 +240,12 @@ class H1Peer:
         """
         transport = self.transport
         self.rig.settle()
+        trickle = self._trickle
         while self._unsent and transport.reading and not transport.closed:
-            data = bytes(self._unsent[:READ_BYTES])
-            del self._unsent[:READ_BYTES]
+            size = 1 if trickle > 0 else READ_BYTES
+            trickle -= 1
+            data = bytes(self._unsent[:size])
+            del self._unsent[:size]
             transport.receive(data)
             self.rig.settle()
         transport.finish()

@@ -32,8 +32,9 @@ from txasgi.wire.h1_input import PIECE_BYTES, UNREAD_BYTES, H1Input, H1Options, 
 from txasgi.wire.links import link_of
 
 # How long a closing connection reads on, so that the client gets to read the answer: a close with unread input resets.
-# nginx's lingering_timeout is 5 s.
+# nginx: lingering_timeout 5 s without input, lingering_time 30 s in all.
 LINGER_S = 2.0
+LINGER_ALL_S = 30.0
 
 
 @implementer(IProtocol, IPushProducer)
@@ -50,6 +51,7 @@ class H1Connection(H1Input):
         "_deadlines",
         "_draining",
         "_early",
+        "_linger_until",
         "_now",
         "_open",
         "_opened",
@@ -81,6 +83,7 @@ class H1Connection(H1Input):
         # The transport has said pause.
         self._stalled = False
         self._draining = False
+        self._linger_until = 0.0
         # To be answered when the requests before it are.
         self._refusal: PeerError | None = None
 
@@ -131,7 +134,8 @@ class H1Connection(H1Input):
         self._head = head
         self._keep_alive = keep_alive
         self._started = self._chunked = False
-        self._ended = head.complete
+        # A tunnel has no end that the parser would see.
+        self._ended = head.complete and head.protocol is None
         self._dropped = 0
         if head.protocol is not None:
             self._tunnel = 1
@@ -182,7 +186,7 @@ class H1Connection(H1Input):
     def _idle(self) -> None:
         if self._refusal is not None:
             self._answer_refusal(self._refusal)
-        elif self._draining:
+        elif self._draining or self._closing:
             self._close()
         else:
             if not self._reading:
@@ -318,9 +322,17 @@ class H1Connection(H1Input):
             transport.unregisterProducer()
             transport.loseWriteConnection()
             self._resume_reading()
+            self._linger_until = self._now() + LINGER_ALL_S
             self._set_deadline(LINGER_S)
         else:
             self._close()
+
+    def _discard(self) -> None:
+        """
+        The client still sends while we wait for its end.
+        """
+        if self.deadline is not None:
+            self.deadline = min(self._now() + LINGER_S, self._linger_until)
 
     def drain(self) -> None:
         """

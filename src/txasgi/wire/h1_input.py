@@ -159,6 +159,9 @@ class H1Input(H1Output):
     def _tunnel_data(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def _discard(self) -> None:
+        raise NotImplementedError
+
     def dataReceived(self, data: bytes | memoryview) -> None:
         """
         Bytes from the client.
@@ -171,27 +174,33 @@ class H1Input(H1Output):
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
-            self._upgrade(bytes(data[upgrade.args[0] :]))
+            rest = upgrade.args[0]
         except HttpParserError as error:
-            if not str(error).startswith("Data after"):
-                self._refuse(self._fault(error))
-            else:
+            if str(error).startswith("Data after"):
                 # Behind a request that said it was the last one.
-                self._keep_alive, self._closing = False, True
+                self._closing = True
+            else:
+                self._refuse(self._fault(error))
+            return
         else:
             if not self._fresh and not self._closing:
                 self._partial(data)
             elif self._target:
                 # The next head has begun somewhere in this read: measure it when it is complete.
                 self._head_fed = 1
+            return
+        # Outside of the except clause: what is raised while another exception is handled loses its own context.
+        self._upgrade(bytes(data[rest:]))
 
     def _receive_unusual(self, data: bytes | memoryview) -> None:
         """
         For a tunnel, for nobody any more, or more than the parser gets at once.
         """
-        if self._tunnel:
+        if self._closing:
+            self._discard()
+        elif self._tunnel:
             self._tunnel_data(bytes(data))
-        elif not self._closing:
+        else:
             view = memoryview(data)
             for start in range(0, len(data), PIECE_BYTES):
                 if self._tunnel:
@@ -245,9 +254,10 @@ class H1Input(H1Output):
         known = _METHODS.get(method)
         if len(noted) > 1 or version != "1.1" or self._repeated or b"host" not in noted or known is None:
             h1_rules.examine(method, version, noted, self._repeated)
-        if noted.get(b"host") != self._host:
-            self._host = noted.get(b"host")
-            h1_rules.check_host(self._host or b"")
+        host = noted.get(b"host")
+        if host != self._host and host is not None:
+            h1_rules.check_host(host)
+            self._host = host
         if target[0] != _SLASH or b"#" in target or len(target) > h1_rules.TARGET_BYTES or known is None:
             target, authority = h1_rules.origin_form(method, target)
             if authority is not None:

@@ -63,8 +63,8 @@ class H1Output:
         head = self._head
         old = head.version == "1.0"
         if not self._ended and (head.expects_continue or self._announced() > DRAIN_BYTES):
-            # The client was not told to go on, and whether its body still comes nobody knows; or so much of it comes that
-            # to read it, only to throw it away, costs more than a new connection.
+            # The client was not told to go on, and whether its body still comes nobody knows; or so much of it comes
+            # that to read it, only to throw it away, costs more than a new connection.
             self._keep_alive = False
         if length is None:
             if old:

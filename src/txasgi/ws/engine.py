@@ -249,17 +249,17 @@ class Engine:
         """
         A message, text or binary. Returns its size in bytes.
         """
-        first = _FIN_BINARY
-        if payload.__class__ is str:
-            first = _FIN_TEXT
-            payload = payload.encode()
-        size = len(payload)
+        if isinstance(payload, str):
+            first, data = _FIN_TEXT, payload.encode()
+        else:
+            first, data = _FIN_BINARY, payload
+        size = len(data)
         deflate = self._deflate
         if deflate is not None:
             deflate.start_compress_message()
-            payload = deflate.compress_message_data(payload) + deflate.end_compress_message()
+            data = deflate.compress_message_data(data) + deflate.end_compress_message()
             first |= _RSV1
-        self._write(frame(first, payload))  # type: ignore[arg-type]  # it is bytes by now
+        self._write(frame(first, data))
         return size
 
     def ping(self) -> bytes:

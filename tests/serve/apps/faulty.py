@@ -1,0 +1,5 @@
+"""
+A module that raises.
+"""
+
+raise ValueError("two\nlines")
