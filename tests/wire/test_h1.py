@@ -1379,7 +1379,8 @@ class TestRefusals:
         for sent, step in ((data, 1 << 30), (data, 1), (GET + data, 1 << 30), (GET + data, 1)):
             client = serve()
             client.send(sent, step)
-            assert client.statuses()[-1] == 400, (sent, step)
+            # Cut short, "HT" and "G" could become methods.
+            assert client.statuses()[-1] in (400, 501), (sent, step)
 
     def test_proxy_connection(self, serve: Serve) -> None:
         """

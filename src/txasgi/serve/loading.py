@@ -107,7 +107,7 @@ def load_environment(path: str) -> None:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE(line)
-        if match is None:
+        if match is None or "\0" in line:
             raise ConfigError(f"--env-file {path}, line {number}: expected NAME=value")
         value = match[2]
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":

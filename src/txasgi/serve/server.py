@@ -78,6 +78,8 @@ class Server:
         # Parsed before the application starts: a bad string or a missing key should be known at once.
         parsed = [(string, endpoints.parse(self._listeners, string)) for string in strings]
         await self._start_application()
+        if self._stopping.done():
+            return
         self.deadlines.start()
         self.gate = self._make_gate()
         self.front = Front(self.gate.open, self._make_h1_options(self.gate))

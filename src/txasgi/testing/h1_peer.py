@@ -123,6 +123,7 @@ class H1Peer:
     def __init__(self, rig: Rig, trickle: int = 0) -> None:
         self.rig = rig
         self._trickle = trickle
+        self._one_by_one = 0
         self.transport: MemoryTransport = rig.connect()
         self._requests: list[_Request] = []
         self._unsent = bytearray()
@@ -185,6 +186,7 @@ class H1Peer:
         data = sending.send(event)
         assert data is not None
         self._unsent += data
+        self._one_by_one = self._trickle
 
     def unsent(self, handle: int) -> int:
         """
@@ -240,10 +242,9 @@ class H1Peer:
         """
         transport = self.transport
         self.rig.settle()
-        trickle = self._trickle
         while self._unsent and transport.reading and not transport.closed:
-            size = 1 if trickle > 0 else READ_BYTES
-            trickle -= 1
+            size = 1 if self._one_by_one > 0 else READ_BYTES
+            self._one_by_one -= 1
             data = bytes(self._unsent[:size])
             del self._unsent[:size]
             transport.receive(data)

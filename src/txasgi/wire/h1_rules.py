@@ -24,7 +24,7 @@ _FOREIGN_METHODS = frozenset(
 # RFC 9110 section 4.2.1 has a recipient reject an empty one.
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]*)?").fullmatch
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} ").match
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)").match
 
 # Apache 8190, nginx 8192 a line, RFC 9112 section 3 asks for 8000 at least; peers of ours take 64 KiB.
 TARGET_BYTES = 65536
@@ -103,7 +103,7 @@ class ExpectationFailed(PeerError):
 
 def unknown_method(data: bytes) -> PeerError:
     """
-    What to answer when llhttp does not know the method.
+    What to answer when llhttp does not know the method. data: the head as far as it is there.
 
     501 for what looks like one (RFC 9110 section 9.1), 400 for what is not HTTP at all.
     """
