@@ -31,8 +31,11 @@ name_kinds: dict[bytes, int] = {
     b"server": SERVER,
     **dict.fromkeys(_FRAMING_NAMES, FRAMING),
 }
+# Values that were found clean; most answers have the same few.
+clean_values: set[bytes] = set()
 # Applications use few names; one that makes them up must not make this grow.
 _NAMES_KEPT = 1024
+_VALUE_KEPT_BYTES = 64
 
 
 def learn_name(name: object) -> int:
@@ -50,6 +53,16 @@ def learn_name(name: object) -> int:
     if len(name_kinds) < _NAMES_KEPT:
         name_kinds[name] = kind
     return kind
+
+
+def learn_value(name: bytes, value: object) -> bytes:
+    """
+    clean_value, remembered for short values as long as there is room.
+    """
+    clean = clean_value(name, value)
+    if len(clean) <= _VALUE_KEPT_BYTES and len(clean_values) < _NAMES_KEPT:
+        clean_values.add(clean)
+    return clean
 
 
 def clean_value(name: bytes, value: object) -> bytes:

@@ -27,10 +27,10 @@ from txasgi.fields import (
     MISSPELT,
     SERVER,
     checked,
-    clean_value,
+    clean_values,
     comma_list,
-    has_control,
     learn_name,
+    learn_value,
     name_kinds,
 )
 from txasgi.seam import Field, Head, Outcome, Stream
@@ -107,9 +107,8 @@ class Answer:
             kind = name_kinds.get(name)
             if kind is None:
                 kind = learn_name(name)
-            # A bytes object without white space around it is its own strip().
-            if value.__class__ is not bytes or has_control(value) or value.strip() is not value:
-                value = clean_value(name, value)
+            if value not in clean_values:
+                value = learn_value(name, value)
             if kind:
                 if kind == MISSPELT:
                     name = name.lower()
@@ -151,7 +150,7 @@ class Answer:
         headers, self.headers = self.headers, []
         self.stream.start(self.status, headers, 0 if self.bodiless else self.length)
 
-    def _whole(self, body: bytes, length: int) -> None:
+    def _answer(self, body: bytes, length: int) -> None:
         """
         Hand all of it to the stream. length: of the body, which is not sent in an answer to HEAD.
         """
@@ -183,7 +182,7 @@ class Answer:
         if phase == BODY:
             self.stream.data(chunk, end)
         elif end:
-            self._whole(chunk, size)
+            self._answer(chunk, size)
         else:
             self._begin()
             self.stream.data(chunk, False)
@@ -223,7 +222,7 @@ class Answer:
         self.bodiless = self.head.method == "HEAD"
         body = b"" if self.bodiless else text
         self.size = len(body)
-        self._whole(body, len(text))
+        self._answer(body, len(text))
         self.complete("application failed")
 
     def trailers(self, message: Message) -> None:

@@ -162,26 +162,26 @@ class H1Connection(H1Input):
         The answer is complete: what now?
         """
         self._exchange = None
-        if not self._ended:
-            self._receiving = None
         if self._unread:
             self._unread = 0
             if not self._queue:
                 self._resume_reading()
-        if not self._keep_alive:
-            if self._ended:
-                self._close()
+        if self._keep_alive and self._ended:
+            if self._queue:
+                # Not from within the application's call that ended the answer.
+                self._options.call_soon(self._next)
+            else:
+                self._idle()
+        elif not self._keep_alive and self._ended:
+            self._close()
+        else:
+            self._receiving = None
+            if self._keep_alive:
+                # on_message_complete goes on when the rest of the body is through.
+                self._set_deadline(self._options.keep_alive_s)
             else:
                 # More may come: the rest of a body, frames behind a close frame.
                 self._linger()
-        elif self._queue:
-            # Not from within the application's call that ended the answer.
-            self._options.call_soon(self._next)
-        elif self._ended:
-            self._idle()
-        else:
-            # on_message_complete goes on when the rest of the body is through.
-            self._set_deadline(self._options.keep_alive_s)
 
     def _idle(self) -> None:
         if self._refusal is not None:

@@ -34,6 +34,8 @@ UNREAD_BYTES = 65536
 PIECE_BYTES = 65536
 
 _SLASH = 0x2F
+# As many fields as no limit below makes sense for.
+_FIELDS_UNCOUNTED = 100
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
 
 
@@ -88,15 +90,15 @@ class H1Input(H1Output):
         "_fresh",
         "_head_fed",
         "_headers",
-        "_host",
         "_link",
         "_noted",
         "_options",
         "_parser",
         "_piece",
+        "_plain",
+        "_plain_is_1_1",
         "_queue",
         "_receiving",
-        "_repeated",
         "_resync",
         "_target",
         "_tunnel",
@@ -113,8 +115,9 @@ class H1Input(H1Output):
         self._target = b""
         self._headers: list[Field] = []
         self._noted: dict[bytes, bytes] = {}
-        self._repeated = False
-        self._host: bytes | None = None
+        # What was noted of a head that passed all rules: one that has the same need not be examined again.
+        self._plain: dict[bytes, bytes] | None = None
+        self._plain_is_1_1 = False
         # Bytes of it in reads before this one; whether a message ended in this one.
         self._head_fed = 0
         self._fresh = True
@@ -235,7 +238,7 @@ class H1Input(H1Output):
         value = value.rstrip()
         if name in NOTED:
             if name in self._noted and name != b"connection":
-                self._repeated = True
+                self._noted[h1_rules.REPEATED] = name
             self._noted[name] = value
         self._headers.append((name, value))
 
@@ -243,47 +246,67 @@ class H1Input(H1Output):
         """
         llhttp: the head is complete. Open its exchange, or queue it.
         """
-        if self._resync is not None:
+        parser, target, headers = self._parser, self._target, self._headers
+        method = _METHODS.get(parser.get_method())
+        if (
+            self._noted == self._plain
+            and not self._head_fed
+            and method is not None
+            and target[0] == _SLASH
+            and b"#" not in target
+            and len(headers) < _FIELDS_UNCOUNTED
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+            # Asking for the version costs as much as parsing; without Connection, only 1.1 is kept alive.
+            and (self._plain_is_1_1 or parser.get_http_version() == "1.1")
+        ):
+            # Like the one before, as far as the rules go.
+            head = Head(method, target, headers, "1.1", self._link)
+            keep_alive = True
+        elif self._resync is not None:
             self._forget_head()
             return
+        else:
+            head, keep_alive = self._examined()
+        self._target = b""
+        self._headers = []
+        self._noted = {}
+        if self._exchange is None and not self._queue:
+            self.deadline = None
+            self._begin(head, keep_alive)
+        else:
+            self._enqueue(head, keep_alive)
+
+    def _examined(self) -> tuple[Head, bool]:
+        """
+        The head, and whether it lets the connection stay, after all rules were applied. Raises PeerError.
+        """
         parser, noted, target, headers = self._parser, self._noted, self._target, self._headers
         method: bytes = parser.get_method()
+        version: str = parser.get_http_version()
         keep_alive: bool = parser.should_keep_alive()
-        # Asking for the version costs as much as parsing: without Connection, only 1.1 is kept alive.
-        version = "1.1" if keep_alive and b"connection" not in noted else parser.get_http_version()
-        known = _METHODS.get(method)
-        if len(noted) > 1 or version != "1.1" or self._repeated or b"host" not in noted or known is None:
-            h1_rules.examine(method, version, noted, self._repeated)
-        host = noted.get(b"host")
-        if host != self._host and host is not None:
-            h1_rules.check_host(host)
-            self._host = host
-        if target[0] != _SLASH or b"#" in target or len(target) > h1_rules.TARGET_BYTES or known is None:
+        h1_rules.examine(method, version, noted)
+        if len(target) > h1_rules.TARGET_BYTES or target[0] != _SLASH or b"#" in target or method == b"CONNECT":
             target, authority = h1_rules.origin_form(method, target)
             if authority is not None:
                 # RFC 9112 section 3.2.2: the target's authority counts, not Host.
                 headers = [(name, authority if name == b"host" else value) for name, value in headers]
-        # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
         options = self._options
+        # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
         if self._head_fed or len(headers) > options.head_fields or len(self._piece) > options.head_bytes:
             self._measure(headers, target)
-        head = Head(known or method.decode(), target, headers, version, self._link)
-        if b"content-length" in noted or b"transfer-encoding" in noted:
-            head.complete = False
-        if b"expect" in noted and version == "1.1":
-            head.expects_continue = True
+        head = Head(_METHODS.get(method) or method.decode(), target, headers, version, self._link)
+        head.complete = b"content-length" not in noted and b"transfer-encoding" not in noted
+        head.expects_continue = b"expect" in noted and version == "1.1"
         if parser.should_upgrade():
             self._note_upgrade(head, method, noted)
-        self._target = b""
-        self._headers = []
-        self._noted = {}
         self._head_fed = 0
         self._begun = b""
-        if self._exchange is not None or self._queue:
-            self._enqueue(head, keep_alive)
-        else:
-            self.deadline = None
-            self._begin(head, keep_alive)
+        exact = options.head_bytes < PIECE_BYTES or options.head_fields < _FIELDS_UNCOUNTED
+        if head.complete and version == "1.1" and keep_alive and b"expect" not in noted and not exact:
+            self._plain = noted
+            self._plain_is_1_1 = b"connection" not in noted
+        return head, keep_alive
 
     def _measure(self, headers: list[Field], target: bytes) -> None:
         options = self._options
@@ -297,7 +320,6 @@ class H1Input(H1Output):
         self._target = b""
         self._headers = []
         self._noted = {}
-        self._repeated = False
         self._head_fed = 0
 
     def _note_upgrade(self, head: Head, method: bytes, noted: dict[bytes, bytes]) -> None:

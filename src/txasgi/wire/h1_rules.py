@@ -14,6 +14,8 @@ from txasgi.errors import BadRequest, NotImplementedByUs, PeerError, TargetTooLo
 
 # Fields that the wire looks at; whatever else comes is the application's business.
 NOTED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"connection"))
+# Noted under this key, which is no field name, when one of them came twice.
+REPEATED = b""
 
 # llhttp knows the methods of RTSP as well, and the PRI of the HTTP/2 preface.
 _FOREIGN_METHODS = frozenset(
@@ -65,20 +67,22 @@ def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     return path if path.startswith(b"/") else b"/" + path, absolute[1]
 
 
-def examine(method: bytes, version: str, noted: Mapping[bytes, bytes], repeated: bool) -> None:
+def examine(method: bytes, version: str, noted: Mapping[bytes, bytes]) -> None:
     """
     Raise PeerError if the head must be refused.
 
     noted: the fields of NOTED by name.
-    repeated: one of them came twice.
     """
     if method in _FOREIGN_METHODS:
         raise NotImplementedByUs(f"method {method.decode()}")
     if version not in ("1.1", "1.0"):
         raise VersionNotSupported(f"HTTP/{version}")
-    if repeated:
+    if REPEATED in noted:
         raise BadRequest("repeated Host, Content-Length, Transfer-Encoding or Expect")
-    if version == "1.1" and b"host" not in noted:
+    host = noted.get(b"host")
+    if host is not None:
+        check_host(host)
+    elif version == "1.1":
         raise BadRequest("no Host")
     coding = noted.get(b"transfer-encoding")
     if coding is not None:
