@@ -7,10 +7,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import re
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -1437,6 +1440,20 @@ class TestRefusals:
             # llhttp takes a Connection: close; a connection may be closed at any time.
             assert client.statuses() in ([200, 200], [200], [400]), line
 
+    @pytest.mark.parametrize("bad", [b"NOT HTTP\r\n\r\n", b"FOO / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+    def test_refusal_behind_head(self, serve: Serve, bad: bytes) -> None:
+        """
+        The refusal of what follows a HEAD has the body that its content-length says.
+        """
+        for at_once in (True, False):
+            client = serve()
+            client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + (bad if at_once else b""))
+            if not at_once:
+                client.send(bad)
+            answers = client.answers("HEAD", "GET")
+            assert [answer.complete for answer in answers] == [True, True]
+            assert answers[1].status in (400, 501)
+
     def test_refusal_of_head(self, serve: Serve) -> None:
         """
         A refusal can be read whatever the method was.
@@ -1634,6 +1651,56 @@ class TestUnusual:
         assert answers[0].values(b"upgrade") == []
         assert client.rig.refusals == []
         assert quiet(caplog)
+
+    @pytest.mark.parametrize("good", GOOD, ids=[good.name for good in GOOD])
+    def test_served_again(self, serve: Serve, good: Good) -> None:
+        """
+        The same request again and again is served again and again, in one read and byte by byte.
+        """
+        for step in (1 << 30, 499 if len(good.data) > 6000 else 1):
+            seen: list[Any] = []
+
+            async def application(scope: Any, receive: Any, send: Any, seen: list[Any] = seen) -> None:
+                seen.append((scope["method"], scope["path"], scope["query_string"], scope["http_version"]))
+                await echo(scope | {"raw_path": b"", "query_string": b""}, receive, send)
+
+            client = serve(application)
+            client.send(good.data * 3, step)
+            times = 1 if good.closes else 3
+            assert seen == [(good.method, good.path, good.query, good.version)] * times
+            bodies = [b"" if good.method == "HEAD" else good.body] * times
+            assert [answer.body for answer in client.answers(*[good.method] * times)] == bodies
+
+    @pytest.mark.parametrize("lines", [(), (b"Connection: keep-alive",)])
+    def test_versions_mixed(self, serve: Serve, lines: tuple[bytes, ...]) -> None:
+        """
+        Each request has its own version, method and body, however much it is like the one before.
+        """
+
+        def head(first: bytes, *more: bytes) -> bytes:
+            return b"".join(line + b"\r\n" for line in (first, b"Host: a", *lines, *more, b""))
+
+        new, old = head(b"GET / HTTP/1.1"), head(b"GET / HTTP/1.0")
+        body = head(b"POST / HTTP/1.1", b"Content-Length: 2") + b"ab"
+        for order in ([new, new, old], [new, body, body, new, old], [old, new, old], [old, old, new]):
+            script = Script()
+            client = serve(script)
+            for data in order:
+                if client.ended:
+                    break
+                client.send(data)
+                scope = script.call.scope
+                assert scope["http_version"] == ("1.0" if data is old else "1.1")
+                assert scope["method"] == ("POST" if data is body else "GET")
+                assert read_body(script.call) == (b"ab" if data is body else b"")
+                answer_with(script.call, headers=[(b"content-length", b"2")])
+            assert client.ended == (old in order and not lines)
+
+        for version in (b"2.0", b"0.9"):
+            client = serve()
+            client.send(new + new + head(b"GET / HTTP/" + version) + new)
+            assert client.statuses()[:2] == [200, 200]
+            assert client.statuses()[2:] in ([505], [400])
 
     def test_crlf_behind_a_body(self, serve: Serve) -> None:
         """
@@ -1983,6 +2050,39 @@ class TestDeadlines:
         assert client.ended
         assert client.statuses() in ([200], [200, 408])
 
+    def test_head_that_began_with_the_request_before(self, serve: Serve) -> None:
+        """
+        A head that began in the read of the request before has thirty seconds as well: the connection is not idle.
+        """
+        client = serve()
+        client.send(GET + b"GET /part")
+        client.rig.advance(4)
+        client.send(b"ial")
+        client.rig.advance(8)
+        client.send(b" HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        assert client.statuses() == [200, 200]
+
+    def test_answer_that_is_not_read(self, serve: Serve) -> None:
+        """
+        A client that never reads its answer does not keep the connection, and the answer, for ever.
+        """
+
+        async def application(_scope: Any, _receive: Any, send: Any) -> None:
+            await send(response_start())
+            await send(response_body(bytes(MIB)))
+
+        for lines in ((), (b"Connection: close",)):
+            client = serve(application)
+            client.transport.clogged = True
+            client.send(get(b"/", *lines))
+            for _ in range(60):
+                client.rig.advance(10)
+            client.transport.finish()
+
+            assert client.transport.closed
+            assert not deadlines(client.rig)
+
     def test_head_option(self, serve: Serve) -> None:
         """
         The time for a head is an option.
@@ -2307,6 +2407,45 @@ class TestKill:
         self.check(first.rig, caplog)
 
 
+class TestFiles:
+    """
+    pathsend, where only the descriptors tell.
+    """
+
+    def test_cancelled_while_it_opens(self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A pathsend that is cancelled while a thread opens the file leaves no descriptor behind.
+        """
+        go_on = threading.Event()
+        opened: list[int] = []
+        real = os.open
+
+        def slow(path: Any, *arguments: Any, **options: Any) -> int:
+            descriptor = real(path, *arguments, **options)
+            if str(path) == str(file):
+                opened.append(descriptor)
+                go_on.wait(10)
+            return descriptor
+
+        file = tmp_path / "file"
+        file.write_bytes(b"hello")
+        script = Script()
+        client = serve(script)
+        client.send(GET)
+        script.call.send(response_start())
+        monkeypatch.setattr(os, "open", slow)
+        task = script.call.sending({"type": "http.response.pathsend", "path": str(file)})
+        client.rig.settle_threads(lambda: bool(opened))
+        task.cancel()
+        client.rig.settle()
+        go_on.set()
+        rounds = iter(range(50))
+        client.rig.settle_threads(lambda: next(rounds, None) is None)
+
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(opened[0])
+
+
 class TestDrain:
     """
     A server that goes away.
@@ -2366,6 +2505,34 @@ class TestDrain:
         client.leave()
         assert empty == [1]
         assert len(script.calls) == 1
+
+    def test_requests_that_wait(self, serve: Serve) -> None:
+        """
+        With requests behind it that were sent ahead, only our side is closed: a reset would take the last answer along.
+        """
+        script = Script()
+        client = serve(script)
+        client.send(get(b"/1") + get(b"/2"))
+        client.send(get(b"/3") * 1000)
+        assert client.pending
+        client.rig.front.drain(lambda: None)
+        answer_with(script.call)
+
+        assert client.transport.half_closed
+        assert not client.transport.disconnecting
+        assert client.statuses() == [200]
+
+    def test_idle_after_pipelining(self, serve: Serve) -> None:
+        """
+        A connection that is idle again after pipelined requests closes at once as well.
+        """
+        client = serve()
+        client.send(GET + GET)
+        assert client.statuses() == [200, 200]
+        client.rig.front.drain(lambda: None)
+        client.rig.settle()
+
+        assert client.transport.disconnecting
 
     def test_in_the_middle(self, serve: Serve) -> None:
         """
@@ -2541,7 +2708,7 @@ class TestFuzz:
         self.check(data, sorted({part for part in parts if part < len(data)}), caplog)
 
     @pytest.mark.slow
-    @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=mutated(), parts=st.lists(st.integers(1, 400), max_size=4))
     def test_cuts_do_not_matter_at_length(
         self, caplog: pytest.LogCaptureFixture, data: bytes, parts: list[int]

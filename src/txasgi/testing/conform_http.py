@@ -349,6 +349,22 @@ class ScopeConformance(_Conformance):
         assert scope["state"] == {"a": 1}
         assert scope["headers"]
 
+    def test_scope_is_the_applications(self) -> None:
+        """
+        What an application does to its scope does not change how it is answered for.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("POST", b"/", [(b"te", b"trailers"), (b"content-length", b"5")], end=False)
+        scope = script.call.scope
+        scope["headers"][:] = [(b"content-length", b"nonsense"), (b"te", b"")]
+        scope["method"], scope["http_version"] = "HEAD", "0.9"
+        script.call.send(response_start(200, trailers=True), response_body(b"ok"))
+        script.call.send({"type": "http.response.trailers", "headers": [(b"x-a", b"1")]})
+
+        answer = peer.answer(handle)
+        assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
+        assert not peer.trailers_out or answer.trailers == [(b"x-a", b"1")]
+
     def test_path_is_decoded(self) -> None:
         """
         path is percent-decoded as UTF-8, raw_path is as it came; a slash that was encoded is told apart only there.
@@ -1444,6 +1460,21 @@ class RefusalConformance(_Conformance):
         for headers in ([(b"x-a",)], [(b"x-a", b"1", b"2")], [b"x-a"], [None], 5, {b"x-a": b"1"}, b"x-a: 1"):
             self.check_500(_start_with(headers))
 
+    def test_refused_start_leaves_nothing(self) -> None:
+        """
+        A start that was refused leaves nothing behind: neither its status nor its content-length.
+        """
+        bad = response_start(404, [(b"content-length", b"5"), (b"x-a", b"1"), (b"bad name", b"x")])
+        for headers in ([], [(b"content-length", b"2")]):
+            _, peer, script = self.script()
+            handle = peer.request()
+            refused(script.call, bad)
+            answer_with(script.call, b"ok", 200, headers)
+
+            assert _seen(peer, handle) == (200, b"ok", True)
+            assert peer.answer(handle).values(b"x-a") == []
+            assert b"5" not in peer.answer(handle).values(b"content-length")
+
     def test_bad_header_behind_good_ones(self) -> None:
         """
         One bad header spoils the lot.
@@ -2212,6 +2243,8 @@ class ExtensionConformance(_Conformance):
 
         for pair in ((b"x a", b"1"), (b"x-a", b"1\r\nx-b: 2"), ("x-a", b"1"), (b"x-a", "1"), (b":a", b"1")):
             refused(call, {"type": "http.response.trailers", "headers": [pair]})
+        for headers in (None, 5, [b"x-a"], [(b"x-a",)], [(b"x-a", b"1", b"2")], [None]):
+            refused(call, {"type": "http.response.trailers", "headers": headers})
         assert _seen(peer, handle) == (200, b"ok", False)
         call.send({"type": "http.response.trailers", "headers": [(b"x-a", b"1"), (b"connection", b"close")]})
 
@@ -2315,6 +2348,8 @@ class ExtensionConformance(_Conformance):
             return
         for link in (b"</a>\r\nx-a: 1", b"</a>\n", "</a>", None):
             refused(script.call, _hint(link))
+        for links in (None, 5, "</a>"):
+            refused(script.call, {"type": "http.response.early_hint", "links": links})
         answer_with(script.call)
 
         assert _seen(peer, handle) == (200, b"ok", True)
@@ -2413,6 +2448,29 @@ class ExtensionConformance(_Conformance):
             assert _seen(peer, handle) == (200, b"none", True)
             script.call.finish()
         assert errors_logged(caplog) == []
+
+    def test_pathsend_of_a_pipe(self, tmp_path: Path) -> None:
+        """
+        A pipe that nobody writes to is refused, it does not hold a thread for ever.
+        """
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        rig, peer, script = self.script()
+        handle = peer.request()
+        script.call.send(response_start(200))
+        task = script.call.sending({"type": "http.response.pathsend", "path": str(pipe)})
+        rounds = iter(range(200))
+        rig.settle_threads(lambda: task.done() or next(rounds, None) is None)
+        waited = not task.done()
+        if waited:
+            # Let the thread go.
+            os.close(os.open(pipe, os.O_RDWR))
+            rig.settle_threads(task.done)
+        assert isinstance(task.exception(), OSError)
+        assert not waited
+        script.call.send(response_body(b"ok"))
+
+        assert _seen(peer, handle) == (200, b"ok", True)
 
     def test_pathsend_of_no_file_at_once(self, tmp_path: Path) -> None:
         """

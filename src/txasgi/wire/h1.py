@@ -28,7 +28,7 @@ from zope.interface import implementer
 from txasgi.errors import HeadTimeout, HeadTooLarge, PeerError, TargetTooLong
 from txasgi.seam import Field, Head, Open
 from txasgi.wire import h1_bytes
-from txasgi.wire.h1_input import PIECE_BYTES, UNREAD_BYTES, H1Input, H1Options, Queued
+from txasgi.wire.h1_input import ASKED, OPEN, PIECE_BYTES, UNREAD_BYTES, H1Input, H1Options, Queued
 from txasgi.wire.links import link_of
 
 # How long a closing connection reads on, so that the client gets to read the answer: a close with unread input resets.
@@ -118,7 +118,7 @@ class H1Connection(H1Input):
         self.deadline = None
         self._queue = None
         self._receiving = None
-        self._held = None
+        self._held = self._out = None
         self._end_exchange("client left")
         self._parser = None
         self._closed(self)
@@ -138,7 +138,7 @@ class H1Connection(H1Input):
         self._ended = head.complete and head.protocol is None
         self._dropped = 0
         if head.protocol is not None:
-            self._tunnel = 1
+            self._tunnel = ASKED
             self._keep_alive = False
         exchange = self._open(head, self)
         self._exchange = exchange
@@ -152,7 +152,7 @@ class H1Connection(H1Input):
             self._queue = deque()
         queued = Queued(head, keep_alive)
         if head.protocol is not None:
-            self._tunnel = 1
+            self._tunnel = ASKED
         self._queue.append(queued)
         self._receiving = queued
         self._pause_reading()
@@ -368,7 +368,7 @@ class H1Connection(H1Input):
         return write
 
     def _open_tunnel(self) -> None:
-        self._tunnel = 2
+        self._tunnel = OPEN
         early, self._early = self._early, b""
         if self._exchange is not None:
             self._resume_reading()
@@ -376,7 +376,7 @@ class H1Connection(H1Input):
                 self._tunnel_data(early)
 
     def _tunnel_data(self, data: bytes) -> None:
-        if self._tunnel == 2:
+        if self._tunnel == OPEN:
             if self._exchange is not None:
                 self._unread += len(data)
                 self._exchange.data(data)
@@ -401,7 +401,7 @@ class H1Connection(H1Input):
         Break off: without its end, the client sees that the answer is not whole.
         """
         self._exchange = None
-        self._held = None
+        self._held = self._out = None
         self._closing = True
         self._abort()
 

@@ -33,6 +33,9 @@ UNREAD_BYTES = 65536
 # Fed to the parser at once, so that what it makes of one read stays small.
 PIECE_BYTES = 65536
 
+# What a tunnel is, when there is one.
+ASKED, OPEN = 1, 2
+
 _SLASH = 0x2F
 # As many fields as no limit below makes sense for.
 _FIELDS_UNCOUNTED = 100
@@ -107,7 +110,7 @@ class H1Input(H1Output):
     )
 
     def __init__(self, options: H1Options) -> None:
-        H1Output.__init__(self)
+        H1Output.__init__(self, options.call_soon)
         self._options = options
         self._link: Link
         self._parser: Any = HttpRequestParser(self)
@@ -132,7 +135,7 @@ class H1Input(H1Output):
         self._dropped = 0
         # The head to give to a new parser when this one stops for an upgrade that we don't make.
         self._resync: bytes | None = None
-        # 0, 1 when a tunnel is asked for, 2 when it is open.
+        # 0, ASKED, or OPEN.
         self._tunnel = 0
         # Nothing is read any more.
         self._closing = False
@@ -170,7 +173,15 @@ class H1Input(H1Output):
         Bytes from the client.
         """
         if self._tunnel or self._closing or len(data) > PIECE_BYTES:
-            self._receive_unusual(data)
+            exchange = self._exchange
+            if self._tunnel == OPEN and exchange is not None and data.__class__ is bytes:
+                # The hot path of WebSockets.
+                self._unread += len(data)
+                exchange.data(data)
+                if self._unread > UNREAD_BYTES:
+                    self._pause_reading()
+            else:
+                self._receive_unusual(data)
             return
         self._fresh = False
         self._piece = data

@@ -1,12 +1,13 @@
 """
 The writing half of an HTTP/1.x connection: the Stream of the request that is being answered.
 
-A small answer is one write: `start` keeps the head back until `data` or `flush`.
+A small answer is one write: `start` keeps the head back until `data` or `flush`. The pieces of a larger one that come in
+the same turn of the loop are written together, as each write is a system call, uvloop's too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from txasgi.seam import Exchange, Field
@@ -24,10 +25,26 @@ class H1Output:
     """
 
     # More than thirty attributes in a dict would cost each access; slots do not.
-    __slots__ = ("_chunked", "_ended", "_exchange", "_head", "_held", "_keep_alive", "_started", "transport")
+    __slots__ = (
+        "_chunked",
+        "_ended",
+        "_exchange",
+        "_head",
+        "_held",
+        "_keep_alive",
+        "_out",
+        "_out_bytes",
+        "_soon",
+        "_started",
+        "transport",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, call_soon: Callable[..., Any]) -> None:
         self.transport: Any = None
+        self._soon = call_soon
+        # What is to be written at the end of this turn of the loop.
+        self._out: list[bytes] | None = None
+        self._out_bytes = 0
         # The request that is being answered, and by whom; None between answers.
         self._exchange: Exchange | None = None
         self._head: Any = None
@@ -106,7 +123,7 @@ class H1Output:
         """
         held, self._held = self._held, None
         if held is not None:
-            self.transport.write(held)
+            self._write(held)
 
     def data(self, chunk: bytes, end: bool) -> None:
         """
@@ -121,13 +138,44 @@ class H1Output:
         if held is not None:
             self._held = None
             if len(chunk) > _JOIN_BYTES:
-                self.transport.write(held)
+                self._write(held)
             else:
                 chunk = held + chunk
-        if chunk:
-            self.transport.write(chunk)
         if end:
+            if chunk:
+                self._write(chunk)
             self._answered()
+        elif chunk:
+            self._put(chunk)
+
+    def _put(self, chunk: bytes) -> None:
+        """
+        Write it with what else comes in this turn of the loop.
+        """
+        if self._out is None:
+            self._out = [chunk]
+            self._out_bytes = len(chunk)
+            self._soon(self._write_out)
+        else:
+            self._out.append(chunk)
+            self._out_bytes += len(chunk)
+        if self._out_bytes > _JOIN_BYTES:
+            self._write_out()
+
+    def _write(self, data: bytes) -> None:
+        """
+        Write it behind what waits.
+        """
+        if self._out is not None:
+            self._out.append(data)
+            self._write_out()
+        else:
+            self.transport.write(data)
+
+    def _write_out(self) -> None:
+        out, self._out = self._out, None
+        if out is not None:
+            self.transport.write(b"".join(out))
 
     def trailers(self, headers: Sequence[Field]) -> None:
         """
@@ -137,5 +185,5 @@ class H1Output:
             self.data(b"", True)
             return
         self.flush()
-        self.transport.write(h1_bytes.last_chunk(headers))
+        self._write(h1_bytes.last_chunk(headers))
         self._answered()
