@@ -9,6 +9,7 @@ re-arming is one assignment. Theory of operation:
 * When a bucket comes up, a waiter whose deadline has moved on goes into its new bucket; one whose deadline is None is
   dropped; the others get `expired()`. So a deadline may be moved later, or cleared, by assigning to it alone;
   only one that comes nearer, or is set anew, needs `watch`.
+* `forget(waiter)` takes it out at once, so that what is over is not kept in memory until its deadline.
 * Ticks are a second apart, so a deadline is up to a second late, never early.
 """
 
@@ -41,9 +42,10 @@ class Timer:
     A single deadline for those that are not a Waiter themselves.
     """
 
-    __slots__ = ("call", "deadline", "due")
+    __slots__ = ("_deadlines", "call", "deadline", "due")
 
-    def __init__(self, call: Callable[[], object]) -> None:
+    def __init__(self, deadlines: Deadlines, call: Callable[[], object]) -> None:
+        self._deadlines = deadlines
         self.call = call
         self.deadline: float | None = None
         self.due: int | None = None
@@ -52,7 +54,7 @@ class Timer:
         """
         Never mind.
         """
-        self.deadline = None
+        self._deadlines.forget(self)
 
     def expired(self) -> None:
         self.deadline = None
@@ -79,7 +81,7 @@ class Deadlines:
         self.now = now
         self._call_later = call_later
         self._wall = wall
-        self._buckets: dict[int, list[Waiter]] = {}
+        self._buckets: dict[int, set[Waiter]] = {}
         self._next = 0
         self._call: Any = None
         self._each_tick: list[Callable[[], object]] = []
@@ -115,18 +117,33 @@ class Deadlines:
         # The bucket is the first tick at which the deadline is over, so nothing expires early.
         due = int(deadline) + 1
         if waiter.due is None or due < waiter.due:
+            self._take_out(waiter)
             waiter.due = due
             bucket = self._buckets.get(due)
             if bucket is None:
-                self._buckets[due] = [waiter]
+                self._buckets[due] = {waiter}
             else:
-                bucket.append(waiter)
+                bucket.add(waiter)
+
+    def forget(self, waiter: Waiter) -> None:
+        """
+        It is over: no deadline any more.
+        """
+        waiter.deadline = None
+        self._take_out(waiter)
+
+    def _take_out(self, waiter: Waiter) -> None:
+        if waiter.due is not None:
+            bucket = self._buckets.get(waiter.due)
+            if bucket is not None:
+                bucket.discard(waiter)
+            waiter.due = None
 
     def after(self, seconds: float, call: Callable[[], object]) -> Timer:
         """
         A Timer that calls in so many seconds, up to one later.
         """
-        timer = Timer(call)
+        timer = Timer(self, call)
         timer.deadline = self.now() + seconds
         self.watch(timer)
         return timer
@@ -144,7 +161,7 @@ class Deadlines:
         now = self.now()
         current = int(now)
         for due in range(self._next, current + 1):
-            # A bucket that holds an earlier duplicate of a waiter is harmless: `due` tells which one counts.
+            # One that expires may forget another of the same bucket.
             for waiter in self._buckets.pop(due, ()):
                 if waiter.due == due:
                     self._come_up(waiter, now)

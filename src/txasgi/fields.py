@@ -84,11 +84,17 @@ def checked(headers: Iterable[tuple[object, object]]) -> list[Field]:
     For heads that are not on the hot path: trailers, early hints, handshakes. Raises ApplicationError.
     """
     good = []
-    for name, value in headers:
-        kind = name_kinds.get(name)  # type: ignore[call-overload]  # a name of another type is refused right below
-        if kind is None:
-            kind = learn_name(name)
+    try:
+        pairs = [(name, value) for name, value in headers]
+    except (TypeError, ValueError) as error:
+        raise ApplicationError("headers must be pairs of bytes") from error
+    for name, value in pairs:
+        if not isinstance(name, bytes):
+            learn_name(name)
         assert isinstance(name, bytes)
+        kind = name_kinds.get(name)
+        if kind is None:
+            learn_name(name)
         name = name.lower()
         if name_kinds.get(name) != FRAMING:
             good.append((name, clean_value(name, value)))

@@ -38,7 +38,7 @@ class Certificates(NamedTuple):
 
     key, leaf: the server's, for localhost; encrypted: the same key with a password; other_key: another.
     fullchain: leaf and intermediate; chain: the intermediate. both: key and full chain in one file.
-    by_name: a directory for tls:.
+    root: what a client has to know. by_name: a directory for tls:.
     """
 
     key: Path
@@ -48,6 +48,7 @@ class Certificates(NamedTuple):
     chain: Path
     fullchain: Path
     both: Path
+    root: Path
     by_name: Path
     trust: ssl.SSLContext
 
@@ -105,11 +106,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         "chain.pem": chain_pem,
         "fullchain.pem": leaf_pem + chain_pem,
         "both.pem": leaf_pem + chain_pem + _key_pem(key),
+        "root.pem": root[0].public_bytes(Encoding.PEM),
         "by-name/localhost.pem": _key_pem(key) + leaf_pem + chain_pem,
         "by-name/other.test.pem": _key_pem(other_key) + other.public_bytes(Encoding.PEM) + chain_pem,
     }
     for name, pem in files.items():
         (folder / name).write_bytes(pem)
-    trust = ssl.create_default_context(cadata=root[0].public_bytes(Encoding.PEM).decode())
-    named = [folder / name for name in list(files)[:7]]
+    trust = ssl.create_default_context(cafile=str(folder / "root.pem"))
+    named = [folder / name for name in list(files)[:8]]
     return Certificates(*named, by_name=folder / "by-name", trust=trust)

@@ -144,11 +144,13 @@ class Process:
         self.send_signal(which)
         return self.wait()
 
-    def complaints(self) -> list[str]:
+    def check(self) -> None:
         """
-        The lines that a server must not say.
+        Fail if it has said what a server must not say.
         """
-        return [line for lines in (self.err, self.out) for line in lines if COMPLAINTS.search(line)]
+        for lines in (self.err, self.out):
+            for line in lines:
+                assert not COMPLAINTS.search(line), lines.text(last=20)
 
 
 @contextmanager
@@ -188,9 +190,10 @@ def serving(
     with started(command, folder, env=env, pass_fds=pass_fds) as process:
         yield process
         if process.popen.poll() is None:
-            assert process.stop() == 0
+            status = process.stop()
+            assert status == 0, f"ended with {status}:\n{process.err.text(last=20)}"
         if not complains:
-            assert process.complaints() == []
+            process.check()
 
 
 class Ended(NamedTuple):

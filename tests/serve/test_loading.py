@@ -37,7 +37,10 @@ def name_of(application: Callable[..., Any]) -> str:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(application({"type": "http"}, None, send))
+    async def run() -> None:
+        await application({"type": "http"}, None, send)
+
+    asyncio.run(run())
     answered: str = sent[1]["body"].decode()
     return answered
 
@@ -102,6 +105,16 @@ def test_app_dir_comes_first(tmp_path: Path) -> None:
     """
     (tmp_path / "shapes.py").write_text("async def app(*_): pass\napp.mine = True\n")
     sys.path.insert(0, str(APPS))
+    assert loaded("shapes", app_dir=tmp_path).mine
+
+
+def test_app_dir_comes_first_where_it_is_on_the_path_already(tmp_path: Path) -> None:
+    """
+    --app-dir comes first also when it was further back on the path.
+    """
+    (tmp_path / "shapes.py").write_text("async def app(*_): pass\napp.mine = True\n")
+    sys.path.insert(0, str(APPS))
+    sys.path.append(str(tmp_path))
     assert loaded("shapes", app_dir=tmp_path).mine
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from txasgi.asgi.task import Application
-from txasgi.testing.conform_http import HttpConformance
+from txasgi.testing.conform.http import HttpConformance
 from txasgi.testing.h1_peer import H1Peer
 from txasgi.testing.rig import Rig
 

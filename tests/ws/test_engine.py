@@ -15,7 +15,7 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from txasgi.asgi.websocket import WebSocketOptions
-from txasgi.testing.conform_websocket import (
+from txasgi.testing.conform.websocket_peer import (
     BINARY,
     CONTINUATION,
     PING,

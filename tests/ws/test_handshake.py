@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from txasgi.asgi.websocket import WebSocketOptions
-from txasgi.testing.conform_websocket import BINARY, close, content, departure, frame, raised, text
+from txasgi.testing.conform.websocket_peer import BINARY, close, content, departure, frame, raised, text
 from txasgi.testing.rig import Rig, Script, response_body, response_start
 from txasgi.testing.transports import MemoryTransport
 from txasgi.ws import engine

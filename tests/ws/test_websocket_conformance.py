@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("txasgi.testing.conform_websocket")
+pytest.register_assert_rewrite("txasgi.testing.conform")
 
 from txasgi.asgi.task import Application
-from txasgi.testing.conform_websocket import WebSocketConformance, WebSocketPeer
+from txasgi.testing.conform.websocket import WebSocketConformance
+from txasgi.testing.conform.websocket_peer import WebSocketPeer
 from txasgi.testing.h1_websocket_peer import H1WebSocketPeer
 from txasgi.testing.rig import Rig
 from txasgi.ws import engine

@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from txasgi.asgi.http import HELD, HttpExchange
@@ -134,8 +134,8 @@ class Gate:
         target = head.target.decode("latin-1")
         _log.error("%s: %s %s", what, head.method, target, exc_info=error)
 
-    def later(self, seconds: float, call: Callable[[], object]) -> Timer:
+    def consequence(self, head: Head, error: BaseException) -> None:
         """
-        A timer on the wheel.
+        What an application raised because its client left is no fault; it can be seen at log level debug.
         """
-        return self.deadlines.after(seconds, call)
+        _log.debug("the client left: %s %s", head.method, head.target.decode("latin-1"), exc_info=error)

@@ -102,6 +102,7 @@ class Answer:
 
     def _take_headers(self, given: Iterable[tuple[Any, Any]], status: int) -> None:
         headers: list[Field] = []
+        length: int | None = None
         seen = 0
         for name, value in given:
             kind = name_kinds.get(name)
@@ -118,11 +119,13 @@ class Answer:
                 if kind == CONTENT_LENGTH:
                     if status == 204:
                         continue
-                    if not value.isdigit() or len(value) > 19 or self.length is not None:
+                    if not value.isdigit() or len(value) > 19 or length is not None:
                         raise ApplicationError(f"content-length must be one decimal number, not {value!r}")
-                    self.length = self.left = int(value)
+                    length = int(value)
                 seen |= 1 << kind
             headers.append((name, value))
+        if length is not None:
+            self.length = self.left = length
         gate = self.gate
         if not seen & (1 << DATE | 1 << SERVER):
             headers += gate.fields
@@ -416,7 +419,10 @@ class HttpExchange(Answer):
         103 Early Hints (RFC 8297), before or after the start, as long as nothing of the answer is sent.
         """
         if self.phase <= HELD:
-            self.stream.inform(103, checked((b"link", link) for link in message.get("links", ())))
+            links = message.get("links", ())
+            if not isinstance(links, Iterable) or isinstance(links, (str, bytes)):
+                raise ApplicationError(f"links must be a list of bytes, not {links!r}")
+            self.stream.inform(103, checked([(b"link", link) for link in links]))
 
     async def _send_path(self, path: object) -> None:
         """
@@ -427,7 +433,12 @@ class HttpExchange(Answer):
         if not isinstance(path, (str, bytes, os.PathLike)):
             raise ApplicationError(f"path must be a path, not {path!r}")
         in_thread = self.gate.loop.run_in_executor
-        file, size = await in_thread(None, _open_file, path)
+        opening = in_thread(None, _open_file, path)
+        try:
+            file, size = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_file)
+            raise
         try:
             if self.length is None:
                 self.length = self.left = size
@@ -497,6 +508,7 @@ class HttpExchange(Answer):
         """
         self._task_ended()
         if self.phase == LOST and (isinstance(error, asyncio.CancelledError) or from_disconnect(error)):
+            self.gate.consequence(self.head, error)
             return
         if not isinstance(error, asyncio.CancelledError):
             self.gate.fault(self.head, "the application raised", error)
@@ -523,9 +535,18 @@ def _open_file(path: str | bytes | os.PathLike[str]) -> tuple[int, int]:
     """
     Descriptor and size of a regular file. Raises OSError.
     """
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # A pipe without a writer would hold up the thread for ever.
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         os.close(file)
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     return file, status.st_size
+
+
+def _close_file(opening: asyncio.Future[tuple[int, int]]) -> None:
+    """
+    Whoever wanted the file was cancelled before it was open.
+    """
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])

@@ -53,7 +53,8 @@ def http_scope(head: Head, root: RootPath, state: dict[str, Any] | None) -> dict
         "raw_path": raw,
         "query_string": query,
         "root_path": root.text,
-        "headers": head.headers,
+        # The application's to change; ours is still looked at.
+        "headers": head.headers.copy(),
         "client": link.client,
         "server": link.server,
         "extensions": (_OLD_EXTENSIONS if head.version == "1.0" else _HTTP_EXTENSIONS).copy(),

@@ -264,7 +264,7 @@ class WebSocketExchange:
         Nothing goes either way any more; the application is told, and its task ended in a while.
         """
         was, self._phase = self._phase, CLOSED
-        self.deadline = None
+        self.gate.deadlines.forget(self)
         if self._engine is not None:
             self._engine.stop()
         if self._disconnect is None:
@@ -488,6 +488,7 @@ class WebSocketExchange:
         self._task_ended()
         cancelled = isinstance(error, asyncio.CancelledError)
         if self._phase in (CLOSING, CLOSED) and (cancelled or from_disconnect(error)):
+            self.gate.consequence(self.head, error)
             return
         if not cancelled:
             self.gate.fault(self.head, "the application raised", error)

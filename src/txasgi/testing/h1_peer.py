@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import h11
 
 from txasgi.seam import Address, Field
-from txasgi.testing.conform_http import Answer
+from txasgi.testing.conform.http_peer import Answer
 from txasgi.testing.rig import Rig
 from txasgi.testing.transports import MemoryTransport
 

@@ -1,5 +1,5 @@
 """
-A WebSocket client over HTTP/1.1 (RFC 6455), for `conform_websocket`: h11 reads the answer, wsproto the frames.
+A WebSocket client over HTTP/1.1 (RFC 6455), for `conform.websocket`: h11 reads the answer, wsproto the frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wsproto.frame_protocol import FrameDecoder, MessageDecoder, Opcode
 from zope.interface import directlyProvides, providedBy
 
 from txasgi.seam import Field
-from txasgi.testing.conform_websocket import Frame
+from txasgi.testing.conform.websocket_peer import Frame
 from txasgi.testing.rig import Rig
 from txasgi.testing.transports import MemoryTransport
 

@@ -91,7 +91,8 @@ class MemoryTransport:
         if not self.closed:
             self.closed = True
             self.producer = None
-            self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+            protocol, self.protocol = self.protocol, None
+            protocol.connectionLost(Failure(reason or ConnectionDone()))
 
     # ITransport and ITCPTransport
 

@@ -115,7 +115,7 @@ class H1Connection(H1Input):
         Over.
         """
         self._closing = True
-        self.deadline = None
+        self._deadlines.forget(self)
         self._queue = None
         self._receiving = None
         self._held = self._out = None
@@ -172,7 +172,7 @@ class H1Connection(H1Input):
                 self._options.call_soon(self._next)
             else:
                 self._idle()
-        elif not self._keep_alive and self._ended:
+        elif not self._keep_alive and self._ended and self._reading and not self._queue:
             self._close()
         else:
             self._receiving = None
@@ -253,7 +253,8 @@ class H1Connection(H1Input):
 
     def _answer_refusal(self, error: PeerError) -> None:
         self._refusal = None
-        to_head = self._parser.get_method() == b"HEAD"
+        # As long as there is no target, the parser tells the method of the request before.
+        to_head = self._target != b"" and self._parser.get_method() == b"HEAD"
         self.transport.write(h1_bytes.refusal(error.status, self._options.fields, to_head))
         self._linger()
 
@@ -283,7 +284,7 @@ class H1Connection(H1Input):
         """
         limit = self._options.head_bytes
         if self._receiving is None and self._ended:
-            if not self._head_fed and self._exchange is None:
+            if not self._begun and self._exchange is None:
                 self._set_deadline(self._options.head_s)
             if self._head_fed < 80:
                 self._begun = (self._begun + bytes(data[:80]))[:80]
@@ -342,7 +343,7 @@ class H1Connection(H1Input):
         self._keep_alive = False
         if self._exchange is not None:
             self._exchange.drain()
-        elif self._queue is None and self._ended and not self._closing:
+        elif not self._queue and self._ended and not self._closing:
             self._close()
 
     def _pause_reading(self) -> None:

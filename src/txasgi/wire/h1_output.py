@@ -1,8 +1,8 @@
 """
 The writing half of an HTTP/1.x connection: the Stream of the request that is being answered.
 
-A small answer is one write: `start` keeps the head back until `data` or `flush`. The pieces of a larger one that come in
-the same turn of the loop are written together, as each write is a system call, uvloop's too.
+A small answer is one write: `start` keeps the head back until `data` or `flush`. The pieces of a larger one that come
+in the same turn of the loop are written together, as each write is a system call, uvloop's too.
 """
 
 from __future__ import annotations
@@ -144,6 +144,8 @@ class H1Output:
         if end:
             if chunk:
                 self._write(chunk)
+            else:
+                self._write_out()
             self._answered()
         elif chunk:
             self._put(chunk)

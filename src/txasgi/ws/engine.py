@@ -133,7 +133,7 @@ class Engine:
         deflate: Deflate | None = None,
     ) -> None:
         self._write = write
-        self._listener = listener
+        self._listener: Any = listener
         self._options = options
         self._deflate: Any = None
         # The machine is made for the first frame that needs it.
@@ -281,9 +281,10 @@ class Engine:
 
     def stop(self) -> None:
         """
-        Nothing more goes either way.
+        Nothing more goes either way, and nobody is told any more.
         """
         self._closed = True
+        self._listener = None
         self._unread = b""
         self._machine = None
         self._deflate = None

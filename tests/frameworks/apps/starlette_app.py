@@ -133,7 +133,7 @@ async def watch(request: Request) -> Response:
     Polls for the disconnect, as many a long poll in the wild does.
     """
     note(f"watch {request.path_params['key']} started")
-    while not await request.is_disconnected():  # noqa: ASYNC110
+    while not await request.is_disconnected():
         await asyncio.sleep(0.01)
     note(f"watch {request.path_params['key']} saw the disconnect")
     return PlainTextResponse("too late")

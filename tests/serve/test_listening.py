@@ -1,0 +1,477 @@
+"""
+Where the command listens: every kind of endpoint, alone and together, in real processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.serve.conftest import Certificates
+from tests.serve.processes import (
+    LOCAL,
+    SERVE,
+    Process,
+    address_of,
+    ask,
+    dial,
+    ended,
+    read_answer,
+    refused,
+    request,
+    serving,
+    started,
+)
+from websockets.sync.client import connect
+
+needs_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+
+
+def ssl_endpoint(key: Path, certificate: Path | None = None, more: str = "") -> str:
+    """
+    TLS on a port of the system's choice.
+    """
+    return f"ssl:0:interface=127.0.0.1:privateKey={key}" + (f":certKey={certificate}" if certificate else "") + more
+
+
+# Kinds of endpoints
+
+
+@needs_ipv6
+def test_four_at_once(folder: Path, certificates: Certificates) -> None:
+    """
+    Listeners of every kind share one application; each is printed as a person would use it, and each answers.
+    """
+    tls = ssl_endpoint(certificates.key, certificates.fullchain)
+    arguments = ("-e", LOCAL, "-e", r"tcp6:0:interface=\:\:1", "-e", f"unix:{folder}/a.sock", "-e", tls)
+    with serving(folder, *arguments, "served:app") as process:
+        tcp, tcp6, unix, https = process.listening(4)
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", tcp)
+        assert re.fullmatch(r"http://\[::1\]:\d+", tcp6)
+        assert unix == f"unix:{folder}/a.sock"
+        assert re.fullmatch(r"https://127\.0\.0\.1:\d+", https)
+        for location, host in ((tcp, "127.0.0.1"), (tcp6, "::1"), (https, "127.0.0.1")):
+            scope = ask(location, trust=certificates.trust).scope
+            assert scope["server"] == [host, address_of(location)[1]]
+            assert scope["client"][0] == host
+            assert scope["scheme"] == location.partition(":")[0]
+        scope = ask(unix).scope
+        assert (scope["server"], scope["client"], scope["scheme"]) == ([f"{folder}/a.sock", None], None, "http")
+        assert process.stop() == 0
+        assert [location for location in (tcp, tcp6, unix) if not refused(location)] == []
+        assert [line for line in process.err if "app: st" in line] == ["app: startup"]
+        assert list(folder.iterdir()) == []
+
+
+def test_websocket_over_tls_and_unix(folder: Path, certificates: Certificates) -> None:
+    """
+    A WebSocket is served on every listener.
+    """
+    tls = ssl_endpoint(certificates.key, certificates.fullchain)
+    with serving(folder, "-e", tls, "-e", "unix:a.sock", "served:app") as process:
+        https, _ = process.listening(2)
+        for location in (https, f"unix:{folder}/a.sock"):
+            with connect("ws://localhost/", sock=dial(location, certificates.trust), proxy=None) as websocket:
+                websocket.send("hello")
+                assert websocket.recv() == "hello"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "location"),
+    [
+        (["--host", "127.0.0.1", "--port", "0"], r"http://127\.0\.0\.1:\d+"),
+        (["--bind", "0.0.0.0", "-p", "0"], r"http://0\.0\.0\.0:\d+"),
+        pytest.param(["-b", "::1", "-p", "0"], r"http://\[::1\]:\d+", marks=needs_ipv6),
+        pytest.param(["-e", "tcp6:0"], r"http://\[::\]:\d+", marks=needs_ipv6),
+        (["-e", "tcp:port=0:interface=localhost:backlog=5"], r"http://127\.0\.0\.1:\d+"),
+        (["--uds", "a:b=c.sock"], r"unix:a:b=c\.sock"),
+        (["-e", "haproxy:unix:a.sock"], r"unix:a\.sock"),
+    ],
+)
+def test_spelling(arguments: list[str], location: str, folder: Path) -> None:
+    """
+    Each way to say where to listen leads there.
+    """
+    with serving(folder, *arguments, "served:app") as process:
+        assert re.fullmatch(location, process.location)
+        if not process.location.startswith("unix:"):
+            assert ask(process.location).status == 200
+        else:
+            path = folder / process.location.removeprefix("unix:")
+            assert stat.S_ISSOCK(path.stat().st_mode)
+
+
+@needs_ipv6
+def test_dual_stack(folder: Path) -> None:
+    """
+    tcp6 on all addresses takes IPv4 clients too, and reports them as what they are.
+    """
+    with serving(folder, "-e", "tcp6:0", "served:app") as process:
+        port = address_of(process.location)[1]
+        assert ask(f"http://127.0.0.1:{port}").scope["client"][0] == "127.0.0.1"
+        assert ask(f"http://[::1]:{port}").scope["client"][0] == "::1"
+
+
+def test_uds_and_port(folder: Path) -> None:
+    """
+    A UNIX socket and a port can be given together.
+    """
+    with serving(folder, "--uds", "a.sock", "--port", "0", "served:app") as process:
+        unix, tcp = process.listening(2)
+        assert unix == "unix:a.sock"
+        assert ask(f"unix:{folder}/a.sock").status == ask(tcp).status == 200
+
+
+# UNIX sockets
+
+
+@pytest.mark.parametrize(("option", "mode"), [("", 0o666), (":mode=660", 0o660), (":mode=600", 0o600)])
+def test_unix_mode(option: str, mode: int, folder: Path) -> None:
+    """
+    The socket file has the mode that was asked for, whatever the umask is.
+    """
+    with serving(folder, "-e", f"unix:a.sock{option}", "served:app") as process:
+        assert process.location == "unix:a.sock"
+        assert stat.S_IMODE((folder / "a.sock").stat().st_mode) == mode
+
+
+def test_stale_socket_is_replaced(folder: Path) -> None:
+    """
+    A socket file that a killed server left is replaced.
+    """
+    with serving(folder, "-e", "unix:a.sock", "served:app") as killed:
+        assert killed.location
+        killed.popen.kill()
+        assert killed.wait() == -9
+    assert (folder / "a.sock").is_socket()
+    with serving(folder, "-e", "unix:a.sock", "served:app") as process:
+        assert process.location
+        assert ask(f"unix:{folder}/a.sock").status == 200
+    assert list(folder.iterdir()) == []
+
+
+def test_live_socket_is_left_alone(folder: Path) -> None:
+    """
+    A socket where somebody listens is in use; that server goes on.
+    """
+    with serving(folder, "-e", "unix:a.sock", "served:app") as process:
+        assert process.location
+        found = ended(folder, "-e", "unix:a.sock", "shapes:app")
+        assert (found.status, found.complaint) == (1, "endpoint 'unix:a.sock': cannot listen: Address already in use")
+        assert ask(f"unix:{folder}/a.sock").status == 200
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_no_socket_is_left_alone(kind: str, folder: Path) -> None:
+    """
+    What is no socket is not removed to make place for one.
+    """
+    path = folder / "precious"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("kept")
+        if kind == "link":
+            (folder / "target").write_text("kept")
+            path.unlink()
+            path.symlink_to("target")
+    found = ended(folder, "--uds", "precious", "shapes:app")
+    assert (found.status, found.complaint) == (1, "endpoint 'unix:precious': cannot listen: Address already in use")
+    assert path.is_dir() if kind == "folder" else path.read_text() == "kept"
+    assert path.is_symlink() == (kind == "link")
+
+
+# Inherited sockets
+
+
+@pytest.fixture
+def tcp_socket() -> Iterator[socket.socket]:
+    """
+    A socket that listens, as whoever starts the server would make it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.fixture
+def unix_socket(folder: Path) -> Iterator[socket.socket]:
+    """
+    The same, a UNIX socket.
+    """
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"{folder}/inherited.sock")
+        sock.listen()
+        yield sock
+
+
+def test_inherited_tcp_socket(folder: Path, tcp_socket: socket.socket) -> None:
+    """
+    --fd serves on an inherited socket, and leaves it open for whoever else has it.
+    """
+    descriptor = tcp_socket.fileno()
+    with serving(folder, "--fd", str(descriptor), "served:app", pass_fds=[descriptor]) as process:
+        assert process.location == f"http://127.0.0.1:{tcp_socket.getsockname()[1]}"
+        assert ask(process.location).scope["client"][0] == "127.0.0.1"
+        assert process.stop() == 0
+        assert tcp_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def test_inherited_unix_socket(folder: Path, unix_socket: socket.socket) -> None:
+    """
+    The family of an inherited socket is found out; its file is not ours to remove.
+    """
+    descriptor = unix_socket.fileno()
+    with serving(folder, "-e", f"fd:{descriptor}", "served:app", pass_fds=[descriptor]) as process:
+        assert process.location == f"unix:{folder}/inherited.sock"
+        assert ask(process.location).scope["server"] == [f"{folder}/inherited.sock", None]
+    assert (folder / "inherited.sock").is_socket()
+
+
+def test_inherited_socket_that_does_not_listen(folder: Path) -> None:
+    """
+    A connection, or a socket that is only bound, is refused.
+    """
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        descriptor = sock.fileno()
+        found = ended(folder, "--fd", str(descriptor), "shapes:app", pass_fds=[descriptor])
+    assert (found.status, found.complaint) == (
+        1,
+        f"endpoint 'fd:{descriptor}': descriptor {descriptor} is a socket that does not listen",
+    )
+
+
+# What systemd does before it becomes the server: the sockets from descriptor 3 on, the server's pid in LISTEN_PID.
+ACTIVATE = """
+import os, sys
+names, *passed = sys.argv[1].split(",")
+for place, descriptor in enumerate(map(int, passed)):
+    os.dup2(descriptor, 100 + place)
+for place in range(len(passed)):
+    os.dup2(100 + place, 3 + place)
+os.environ |= {"LISTEN_FDS": str(len(passed)), "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": names}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def activated(names: str, sockets: list[socket.socket], *arguments: str) -> list[str]:
+    passed = ",".join([names, *(str(sock.fileno()) for sock in sockets)])
+    return [sys.executable, "-c", ACTIVATE, passed, *SERVE, *arguments, "tests.serve.apps.served:app"]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["systemd:index=1", "systemd:name=web", "systemd:domain=INET:index=1", "systemd:domain=INET:name=web"],
+)
+def test_socket_activation(endpoint: str, folder: Path, tcp_socket: socket.socket, unix_socket: socket.socket) -> None:
+    """
+    A socket that systemd opened is found by its place and by its name; Twisted's domain= is taken but not needed.
+    """
+    sockets = [unix_socket, tcp_socket]
+    command = activated("control:web", sockets, "-e", endpoint)
+    with started(command, folder, pass_fds=[sock.fileno() for sock in sockets]) as process:
+        assert process.location == f"http://127.0.0.1:{tcp_socket.getsockname()[1]}"
+        assert ask(process.location).status == 200
+        assert process.stop() == 0
+        process.check()
+
+
+def test_all_that_systemd_passed(folder: Path, tcp_socket: socket.socket, unix_socket: socket.socket) -> None:
+    """
+    Several activated sockets can be served at once, of either family.
+    """
+    sockets = [unix_socket, tcp_socket]
+    command = activated("control:web", sockets, "-e", "systemd:name=web", "-e", "systemd:name=control")
+    with started(command, folder, pass_fds=[sock.fileno() for sock in sockets]) as process:
+        for location in process.listening(2):
+            assert ask(location).status == 200
+        assert process.stop() == 0
+        process.check()
+    assert (folder / "inherited.sock").is_socket()
+
+
+def test_name_that_systemd_did_not_pass(folder: Path, tcp_socket: socket.socket) -> None:
+    """
+    A name that is not among those passed is refused, with those that are.
+    """
+    command = activated("web", [tcp_socket], "-e", "systemd:name=wbe")
+    with started(command, folder, pass_fds=[tcp_socket.fileno()]) as process:
+        assert process.wait() == 1
+        (said,) = process.err
+        assert "'wbe'" in said and "web" in said.partition("'wbe'")[2]
+
+
+# The PROXY protocol
+
+
+@pytest.fixture
+def behind_proxy(folder: Path) -> Iterator[Process]:
+    """
+    A server that expects the PROXY protocol.
+    """
+    with serving(folder, "-e", f"haproxy:{LOCAL}", "served:app") as process:
+        yield process
+
+
+def test_proxy_v1(behind_proxy: Process) -> None:
+    """
+    The client of the scope is the one that the PROXY line names.
+    """
+    with dial(behind_proxy.location) as sock:
+        sock.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\n" + request())
+        scope = read_answer(sock).scope
+        assert scope["client"] == ["192.0.2.1", 40000]
+        assert scope["server"] == ["192.0.2.2", 443]
+        sock.sendall(request("/again"))
+        assert read_answer(sock).scope["client"] == ["192.0.2.1", 40000]
+    assert behind_proxy.wait_for_access("192.0.2.1:40000")
+
+
+def test_proxy_v2(behind_proxy: Process) -> None:
+    """
+    Likewise for the binary version.
+    """
+    addresses = bytes([192, 0, 2, 1, 192, 0, 2, 2]) + (40000).to_bytes(2, "big") + (443).to_bytes(2, "big")
+    with dial(behind_proxy.location) as sock:
+        sock.sendall(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + addresses + request())
+        assert read_answer(sock).scope["client"] == ["192.0.2.1", 40000]
+
+
+def test_proxy_line_is_missing(behind_proxy: Process) -> None:
+    """
+    A client that does not speak the PROXY protocol is not served, and does not disturb others.
+    """
+    with dial(behind_proxy.location) as sock:
+        sock.sendall(request())
+        assert sock.recv(100) == b""
+    with dial(behind_proxy.location) as sock:
+        sock.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\n" + request())
+        assert read_answer(sock).status == 200
+
+
+# TLS
+
+
+def test_full_chain(folder: Path, certificates: Certificates) -> None:
+    """
+    With the whole chain in certKey, or with extraCertChain, or all in one file, a client needs to know the root alone.
+    """
+    endpoints = [
+        ssl_endpoint(certificates.key, certificates.fullchain),
+        ssl_endpoint(certificates.key, certificates.leaf, f":extraCertChain={certificates.chain}"),
+        ssl_endpoint(certificates.both),
+    ]
+    arguments = [argument for endpoint in endpoints for argument in ("-e", endpoint)]
+    with serving(folder, *arguments, "served:app") as process:
+        for location in process.listening(3):
+            assert ask(location, trust=certificates.trust).scope["scheme"] == "https"
+
+
+def test_chain_that_is_not_whole(folder: Path, certificates: Certificates) -> None:
+    """
+    The test above proves something: without the intermediate certificate the client does not trust the server.
+    """
+    endpoint = ssl_endpoint(certificates.key, certificates.leaf)
+    with serving(folder, "-e", endpoint, "served:app") as process:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ask(process.location, trust=certificates.trust)
+        # A handshake that fails is the client's affair: nothing is logged, others are served.
+        knows_more = ssl.create_default_context(cafile=str(certificates.root))
+        knows_more.load_verify_locations(certificates.chain)
+        assert ask(process.location, trust=knows_more).status == 200
+
+
+def test_alpn(folder: Path, certificates: Certificates) -> None:
+    """
+    What the server speaks is agreed on by ALPN.
+    """
+    context = ssl.create_default_context(cafile=str(certificates.root))
+    context.set_alpn_protocols(["h3", "http/1.1"])
+    endpoint = ssl_endpoint(certificates.key, certificates.fullchain)
+    with serving(folder, "-e", endpoint, "served:app") as process, dial(process.location, context) as sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        assert sock.selected_alpn_protocol() == "http/1.1"
+        sock.sendall(request())
+        assert read_answer(sock).status == 200
+
+
+def test_plain_client_of_a_tls_port(folder: Path, certificates: Certificates) -> None:
+    """
+    A client that does not speak TLS is cut off without a trace, and others are served.
+    """
+    endpoint = ssl_endpoint(certificates.key, certificates.fullchain)
+    with serving(folder, "-e", endpoint, "served:app") as process:
+        with socket.create_connection(address_of(process.location), 10) as sock:
+            sock.sendall(request())
+            assert b"HTTP/" not in sock.recv(100)
+        assert ask(process.location, trust=certificates.trust).status == 200
+
+
+def test_encrypted_key(folder: Path, certificates: Certificates) -> None:
+    """
+    A key with a password is refused; nobody is asked for it on a terminal.
+    """
+    found = ended(folder, "-e", ssl_endpoint(certificates.encrypted, certificates.leaf), "shapes:app")
+    assert found.status == 1
+    assert f"privateKey {certificates.encrypted} is encrypted" in found.complaint
+
+
+@pytest.mark.parametrize(
+    ("key", "certificate", "said"),
+    [
+        ("other_key", "leaf", "does not belong"),
+        ("key", "chain", "does not belong"),
+        ("leaf", "leaf", "no PEM private key"),
+        ("key", "key", "no PEM certificate"),
+        ("key", "by_name", "Is a directory"),
+    ],
+)
+def test_key_and_certificate_do_not_fit(
+    key: str, certificate: str, said: str, folder: Path, certificates: Certificates
+) -> None:
+    """
+    A key and a certificate that do not belong together, or are none, are refused with the names of their files.
+    """
+    key_file, certificate_file = getattr(certificates, key), getattr(certificates, certificate)
+    found = ended(folder, "-e", ssl_endpoint(key_file, certificate_file), "shapes:app")
+    assert found.status == 1
+    assert said in found.complaint
+    assert str(key_file) in found.complaint and str(certificate_file) in found.complaint
+
+
+def test_certificates_by_name(folder: Path, certificates: Certificates) -> None:
+    """
+    tls: takes a directory of PEM files, and the client gets the one for the name it asks for.
+    """
+    endpoint = f"tls:{certificates.by_name}:0:interface=127.0.0.1"
+    with serving(folder, "-e", endpoint, "served:app") as process:
+        for name in ("localhost", "other.test"):
+            with dial(process.location, certificates.trust, name) as sock:
+                sock.sendall(request())
+                assert read_answer(sock).scope["scheme"] == "https"
+
+
+def test_descriptors_are_not_leaked(folder: Path) -> None:
+    """
+    A process that the application starts does not get the listening sockets, so that the port is free again.
+    """
+    (folder / "starter.py").write_text(
+        "import subprocess, sys\nfrom tests.serve.apps.shapes import answer\n\n"
+        "async def app(scope, receive, send):\n"
+        "    code = 'import os; print(*sorted(os.listdir(\"/proc/self/fd\")))'\n"
+        "    found = subprocess.run([sys.executable, '-c', code], close_fds=False, capture_output=True, text=True)\n"
+        "    await answer(found.stdout, scope, receive, send)\n"
+    )
+    with serving(folder, "-e", LOCAL, "-e", "unix:a.sock", "--app-dir", str(folder), "starter:app") as process:
+        location, _ = process.listening(2)
+        descriptors = set(map(int, ask(location).body.split()))
+        # Standard input, output and error, and the directory that is being listed.
+        assert len(descriptors - {0, 1, 2}) == 1
+        assert os.path.exists(f"/proc/{process.popen.pid}")
