@@ -1176,30 +1176,6 @@ async def test_producer_is_stopped(rig: Rig, end: str) -> None:
     assert server.transport.producer is None
 
 
-@native_only
-@pytest.mark.parametrize("pending", [b"", b"pending ", LARGE], ids=len)
-async def test_lose_waits_for_push_producer(rig: Rig, pending: bytes) -> None:
-    """
-    loseConnection waits until a push producer is unregistered, and what it writes till then is sent.
-    """
-    # ITransport promises this; Twisted's own keeps it only for a producer that is paused at that moment.
-    client, server = await rig.serve().pair()
-    server.transport.registerProducer(PushProducer(), True)
-    server.write(pending)
-    server.lose()
-    await rig.polls()
-    assert not server.lost
-    server.write(b"last")
-    assert pending + b"last" == await client.receive(len(pending) + 4)
-    await rig.polls()
-    assert not server.lost
-    with server.calling("unregisterProducer"):
-        server.transport.unregisterProducer()
-    assert await client.rest() == b""
-    await rig.until(lambda: server.lost)
-    assert server.reasons[0].check(ConnectionDone)
-
-
 async def test_lose_resumes_paused_push_producer(rig: Rig) -> None:
     """
     After loseConnection a paused push producer is resumed, and may write its last before it unregisters.

@@ -39,6 +39,8 @@ DEADLINE_S = 15.0
 COMPLAINTS = re.compile(
     r"Traceback|Warning|Exception ignored|never (?:retrieved|awaited)|was destroyed|Unhandled|Fatal"
 )
+# All, but for those of the way in which Twisted uses pyOpenSSL.
+WARNINGS = "default,ignore::DeprecationWarning:twisted.internet._sslverify,ignore::DeprecationWarning:OpenSSL.SSL"
 LISTENING = re.compile(r" INFO +listening on (\S+)$")
 
 
@@ -52,7 +54,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         **inherited,
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONWARNINGS": "default",
+        "PYTHONWARNINGS": WARNINGS,
         "PYTHONDONTWRITEBYTECODE": "1",
         **(extra or {}),
     }

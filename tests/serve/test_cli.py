@@ -286,7 +286,7 @@ WRONG = [
     (1, "either index= or name=", ["-e", "systemd:domain=INET", "shapes:app"]),
     (1, "missing.pem: No such file", ["-e", "ssl:0:privateKey=missing.pem", "shapes:app"]),
     (1, "not a directory", ["-e", "tls:missing:0", "shapes:app"]),
-    (1, "'tcp:x'", ["-e", "haproxy:tcp:x", "shapes:app"]),
+    (1, "'haproxy:tcp:x': the port", ["-e", "haproxy:tcp:x", "shapes:app"]),
     (1, "haproxy", ["-e", "haproxy:", "shapes:app"]),
 ]
 

@@ -2,7 +2,7 @@
 Where the command listens: every kind of endpoint, alone and together, in real processes.
 """
 
-from __future__ import annotations
+from __future__ import contextlib
 
 import os
 import re
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.serve.conftest import Certificates
 from tests.serve.processes import (
+    DEADLINE_S,
     LOCAL,
     SERVE,
     Process,
@@ -412,6 +413,22 @@ def test_plain_client_of_a_tls_port(folder: Path, certificates: Certificates) ->
             sock.sendall(request())
             assert b"HTTP/" not in sock.recv(100)
         assert ask(process.location, trust=certificates.trust).status == 200
+
+
+def test_silent_tls_client(folder: Path, certificates: Certificates) -> None:
+    """
+    An idle connection ends also when the client never answers the server's close_notify.
+    """
+    endpoint = ssl_endpoint(certificates.key, certificates.fullchain)
+    with serving(folder, "-e", endpoint, "--timeout-keep-alive", "0.1", "served:app") as process:
+        encrypted = dial(process.location, certificates.trust)
+        encrypted.sendall(request())
+        assert read_answer(encrypted).status == 200
+        # It is told, and after two seconds cut off.
+        with socket.socket(fileno=encrypted.detach()) as sock, contextlib.suppress(ConnectionResetError):
+            sock.settimeout(DEADLINE_S)
+            while sock.recv(1000):
+                pass
 
 
 def test_encrypted_key(folder: Path, certificates: Certificates) -> None:

@@ -27,7 +27,6 @@ def server_options(private_key: str, certificate: str | None = None, extra_chain
     """
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    from OpenSSL import crypto
     from twisted.internet.ssl import CertificateOptions
 
     certificate = certificate or private_key
@@ -47,9 +46,7 @@ def server_options(private_key: str, certificate: str | None = None, extra_chain
         raise EndpointError(f"certKey {certificate} holds no PEM certificate that can be read") from None
     if chain[0].public_key() != key.public_key():
         raise EndpointError(f"privateKey {private_key} does not belong to the first certificate in {certificate}")
-    own, *intermediate = [crypto.X509.from_cryptography(one) for one in chain]
-    return CertificateOptions(
-        privateKey=crypto.PKey.from_cryptography_key(key),  # type: ignore[arg-type]  # any private key does
-        certificate=own,
-        extraCertChain=intermediate or None,
-    )
+    own, *intermediate = chain
+    # cryptography's own objects: pyOpenSSL wants no others any more, which Twisted's annotations do not say.
+    made: Any = CertificateOptions
+    return made(privateKey=key, certificate=own, extraCertChain=intermediate or None)

@@ -12,10 +12,11 @@ import inspect
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
@@ -31,7 +32,7 @@ class ListeningEndpoint:
     """
     An endpoint that listens at once.
 
-    start: (factory) -> IListeningPort; raises CannotListenError or EndpointError.
+    start: (factory) -> IListeningPort, or a Deferred of one; raises CannotListenError or EndpointError.
     """
 
     def __init__(self, start: Listen) -> None:
@@ -41,7 +42,7 @@ class ListeningEndpoint:
         """
         IStreamServerEndpoint.
         """
-        return execute(self._start, protocolFactory)
+        return maybeDeferred(self._start, protocolFactory)
 
 
 def split(string: str) -> list[tuple[str | None, str]]:
@@ -207,6 +208,9 @@ def _tls(
     number("backlog", backlog, 1, 2**31 - 1)
     if not os.path.isdir(path):
         raise EndpointError(f"{path} is not a directory of PEM files")
+    for module in ("OpenSSL", "twisted.internet._sslverify"):
+        # Twisted's tls: uses objects of pyOpenSSL that are deprecated, which it would log with each certificate.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=module)
     arguments = f"{quote(path)}:port={port}:backlog={backlog}:interface={quote(interface)}"
     return _plugin(reactor, f"tls:{arguments}")
 
@@ -287,9 +291,9 @@ def parse(reactor: NativeListeners, string: str) -> ListeningEndpoint:
         else:
             listen = _plugin(reactor, string)
     except EndpointError as error:
-        if start is _haproxy and str(error).startswith("endpoint "):
-            raise
-        raise EndpointError(f"endpoint {string!r}: {error}") from error.__cause__
+        # What is inside haproxy: has put its own part of the string in front.
+        text = str(error).removeprefix(f"endpoint {rest!r}: ")
+        raise EndpointError(f"endpoint {string!r}: {text}") from error.__cause__
     return ListeningEndpoint(listen)
 
 

@@ -10,7 +10,7 @@ the calls that matter go straight through:
   uvloop looks it up once, in `set_protocol`, hence `_wear`.
 
 What the two worlds disagree on is done here: Twisted pauses a push producer above 64 KiB and resumes it when all is
-written; a pull producer is asked whenever the buffer is empty; loseConnection waits for the producer; connectionLost
+written; a pull producer is asked whenever the buffer is empty; loseConnection lets a producer finish; connectionLost
 comes exactly once, never from within a call, with ConnectionDone, ConnectionLost or ConnectionAborted.
 """
 
@@ -230,6 +230,7 @@ class NativeTransport(asyncio.Protocol):
                 self.producer.resumeProducing()
             elif self._half_closing:
                 self._half_closed()
+            self._maybe_close()
         finally:
             self._resuming = False
 
@@ -261,13 +262,28 @@ class NativeTransport(asyncio.Protocol):
 
     def loseConnection(self, _connDone: object = None) -> None:
         """
-        Write what is waiting, then close. Waits for the registered producer, if there is one.
+        Write what is waiting, then close. As in Twisted's transports, a pull producer, and a push producer that is
+        paused, may first bring what they have.
         """
         if self.disconnecting or not self.connected:
             return
         self.disconnecting = True
         self._discard_input()
         if self.producer is None:
+            self._close()
+        else:
+            # What it writes before it hears of this is still sent.
+            asyncio.get_running_loop().call_soon(self._maybe_close)
+
+    def _maybe_close(self) -> None:
+        """
+        Close if that was asked for, and no producer has more to bring.
+        """
+        if (
+            self.disconnecting
+            and self.connected
+            and (self.producer is None or (self.streamingProducer and self._writable))
+        ):
             self._close()
 
     def abortConnection(self) -> None:
@@ -448,8 +464,7 @@ class NativeTransport(asyncio.Protocol):
         if producer is not None and self.connected and not self.streamingProducer:
             self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=0)
             self.write = self._transport.write
-        if self.disconnecting and self.connected:
-            self._close()
+        self._maybe_close()
 
     def _write_pulled(self, data: bytes) -> None:
         """

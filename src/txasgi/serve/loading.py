@@ -28,8 +28,9 @@ def load(name: str, app_dir: str, *, factory: bool, interface: str) -> Applicati
     if module_name.endswith(".py"):
         raise LoadError(f"{name!r} names a file: a module's name has no .py, and dots in place of slashes")
     directory = os.path.abspath(app_dir)
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
+    if directory in sys.path:
+        sys.path.remove(directory)
+    sys.path.insert(0, directory)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

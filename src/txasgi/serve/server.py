@@ -66,6 +66,7 @@ class Server:
         self.ports: list[Any] = []
         self._stopping: asyncio.Future[None] = loop.create_future()
         self._forced = False
+        self._application_stopped = False
         self._own_process = own_process
 
     # Start
@@ -114,8 +115,11 @@ class Server:
 
     async def _stop_application(self) -> None:
         """
-        lifespan.shutdown, within the graceful timeout, or a second where that is shorter.
+        lifespan.shutdown, once, within the graceful timeout, or a second where that is shorter.
         """
+        if self._application_stopped:
+            return
+        self._application_stopped = True
         try:
             async with asyncio.timeout(max(self._config.timeout_graceful_shutdown, 1.0)):
                 await self._lifespan.shutdown()

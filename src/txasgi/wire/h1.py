@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IHalfCloseableDescriptor, IProtocol, IPu
 from zope.interface import implementer
 
 from txasgi.errors import HeadTimeout, HeadTooLarge, PeerError, TargetTooLong
-from txasgi.seam import Field, Head, Open
+from txasgi.seam import Field, Head, Link, Open
 from txasgi.wire import h1_bytes
 from txasgi.wire.h1_input import ASKED, OPEN, PIECE_BYTES, UNREAD_BYTES, H1Input, H1Options, Queued
 from txasgi.wire.links import link_of
@@ -57,6 +57,7 @@ class H1Connection(H1Input):
         "_opened",
         "_reading",
         "_refusal",
+        "_secure",
         "_stalled",
         "due",
         "factory",
@@ -82,6 +83,7 @@ class H1Connection(H1Input):
         self._reading = True
         # The transport has said pause.
         self._stalled = False
+        self._secure = False
         self._draining = False
         self._linger_until = 0.0
         # To be answered when the requests before it are.
@@ -94,7 +96,9 @@ class H1Connection(H1Input):
         Connected.
         """
         self.transport = transport
-        self._link = link_of(transport, ISSLTransport.providedBy(transport))
+        # Behind a proxy the addresses are known once its header is read, which is before the first bytes come here.
+        self._link = None
+        self._secure = ISSLTransport.providedBy(transport)
         transport.registerProducer(self, True)
         self._set_deadline(self._options.head_s)
         self._opened(self)
@@ -225,7 +229,7 @@ class H1Connection(H1Input):
             # Already over, or bytes behind a request that said it was the last one.
             self._closing = True
             return
-        self._options.refused(self._link, error)
+        self._options.refused(self._known_link(), error)
         if self._exchange is None and not self._ended:
             # In a body that nobody wants any more, behind its answer: there is no more to say.
             self._linger()
@@ -273,7 +277,7 @@ class H1Connection(H1Input):
         elif self._head_fed or self._target:
             self._refuse(HeadTimeout(f"no whole request head within {self._options.head_s:g} s"))
         else:
-            self._close()
+            self._close(LINGER_S)
 
     def _partial(self, data: bytes | memoryview) -> None:
         """
@@ -300,9 +304,12 @@ class H1Connection(H1Input):
             if self._head_fed > limit + PIECE_BYTES:
                 self._refuse(HeadTooLarge(f"chunk extensions or trailers of over {limit} bytes"))
 
-    def _close(self) -> None:
+    def _close(self, within_s: float = LINGER_ALL_S) -> None:
         self._closing = True
         self.deadline = None
+        if self._secure and not self._stalled:
+            # Twisted's TLS waits for the client's close_notify, which some never send.
+            self._set_deadline(within_s)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -319,7 +326,7 @@ class H1Connection(H1Input):
         self._closing = True
         half_close = IHalfCloseableDescriptor.providedBy(self.transport)
         # TLS has no half close: close_notify ends both ways.
-        if self._link.scheme == "http" and half_close:
+        if not self._secure and half_close:
             transport.unregisterProducer()
             transport.loseWriteConnection()
             self._resume_reading()
@@ -345,6 +352,11 @@ class H1Connection(H1Input):
             self._exchange.drain()
         elif not self._queue and self._ended and not self._closing:
             self._close()
+
+    def _known_link(self) -> Link:
+        if self._link is None:
+            self._link = link_of(self.transport, self._secure)
+        return self._link
 
     def _pause_reading(self) -> None:
         if self._reading:

@@ -112,7 +112,7 @@ class H1Input(H1Output):
     def __init__(self, options: H1Options) -> None:
         H1Output.__init__(self, options.call_soon)
         self._options = options
-        self._link: Link
+        self._link: Link | None = None
         self._parser: Any = HttpRequestParser(self)
         # The head that is being parsed.
         self._target = b""
@@ -166,6 +166,9 @@ class H1Input(H1Output):
         raise NotImplementedError
 
     def _discard(self) -> None:
+        raise NotImplementedError
+
+    def _known_link(self) -> Link:
         raise NotImplementedError
 
     def dataReceived(self, data: bytes | memoryview) -> None:
@@ -272,6 +275,7 @@ class H1Input(H1Output):
             and (self._plain_is_1_1 or parser.get_http_version() == "1.1")
         ):
             # Like the one before, as far as the rules go.
+            assert self._link is not None
             head = Head(method, target, headers, "1.1", self._link)
             keep_alive = True
         elif self._resync is not None:
@@ -306,7 +310,7 @@ class H1Input(H1Output):
         # Feeding in pieces bounds a head to twice the limit; exactly is only measured when it can matter.
         if self._head_fed or len(headers) > options.head_fields or len(self._piece) > options.head_bytes:
             self._measure(headers, target)
-        head = Head(_METHODS.get(method) or method.decode(), target, headers, version, self._link)
+        head = Head(_METHODS.get(method) or method.decode(), target, headers, version, self._known_link())
         head.complete = b"content-length" not in noted and b"transfer-encoding" not in noted
         head.expects_continue = b"expect" in noted and version == "1.1"
         if parser.should_upgrade():
