@@ -2,8 +2,9 @@
 Where the command listens: every kind of endpoint, alone and together, in real processes.
 """
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket

@@ -17,6 +17,7 @@ from tests.serve.processes import (
     LOCAL,
     Process,
     address_of,
+    ask,
     dial,
     half_sent,
     read_answer,
@@ -119,10 +120,14 @@ def test_pipelined_request(folder: Path) -> None:
     """
     with serving(folder, "-e", LOCAL, *HOUR, "served:app") as process, half_sent(process.location) as sock:
         process.wait_for("app: POST /body")
-        process.send_signal(signal.SIGTERM)
-        process.wait_for("stopping")
+        with dial(process.location) as idle:
+            process.send_signal(signal.SIGTERM)
+            # Once an idle connection is closed, the others know as well.
+            assert idle.recv(1) == b""
         sock.sendall(b"!" + request("/next"))
-        assert read_answer(sock).body == b"?!"
+        answer = read_answer(sock)
+        assert (answer.body, answer.values("connection")) == (b"?!", ["close"])
+        sock.close()
         assert process.wait() == 0
         assert "app: GET /next" not in process.err
 
@@ -194,20 +199,25 @@ def test_tls_connection_without_a_handshake(first: bytes, folder: Path, certific
     """
     endpoint = f"ssl:0:interface=127.0.0.1:privateKey={certificates.both}"
     with serving(folder, "-e", endpoint, *HOUR, "served:app") as process:
-        with socket.create_connection(address_of(process.location), DEADLINE_S) as sock:
-            sock.sendall(first)
-            # Accepted in order: once this one is served, the one before is there.
-            with dial(process.location, certificates.trust) as other:
-                other.sendall(request())
-                assert read_answer(other).status == 200
-            assert process.stop() == 0
+        sock = socket.create_connection(address_of(process.location), DEADLINE_S)
+        sock.sendall(first)
+        # Accepted in order: once this one is served, the one before is there.
+        assert ask(process.location, trust=certificates.trust).status == 200
+        assert process.stop() == 0
+        sock.close()
 
 
 # What is cut off
 
 
 @pytest.mark.parametrize(
-    ("target", "cancelled"), [("/hang", True), ("/stubborn", True), ("/thread", False)], ids=["hang", "deaf", "thread"]
+    ("target", "cancelled"),
+    [
+        pytest.param("/hang", True, id="hang"),
+        # What does not let itself be cancelled gets some seconds.
+        pytest.param("/stubborn", True, id="deaf", marks=pytest.mark.slow),
+        pytest.param("/thread", False, id="thread", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("second", [False, True], ids=["timeout", "twice"])
 def test_hanging_request_is_cut_off(target: str, cancelled: bool, second: bool, folder: Path) -> None:
@@ -233,6 +243,7 @@ def test_hanging_request_is_cut_off(target: str, cancelled: bool, second: bool, 
         assert process.wait_for_access(f'"GET {target} HTTP/1.1" - 0 bytes')
 
 
+@pytest.mark.slow
 def test_third_signal(folder: Path) -> None:
     """
     Signals beyond the second do no harm.

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from twisted.internet.interfaces import IAddress
@@ -274,17 +275,20 @@ def run_until_stopped(server: Server, reactor: Any, loop: asyncio.AbstractEventL
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, server.request_stop)
+    executor = ThreadPoolExecutor(thread_name_prefix="txasgi")
+    loop.set_default_executor(executor)
     main = loop.create_task(server.run())
     main.add_done_callback(lambda _task: reactor.stop())
     reactor.run(installSignalHandlers=False)
     if not main.done():
-        # Something else stopped the reactor.
+        # Something else stopped the reactor: end in good order all the same.
         main.cancel()
-    _finish(loop)
+        loop.run_until_complete(asyncio.wait([main]))
+    _finish(loop, executor)
     return None if main.cancelled() else main.exception()
 
 
-def _finish(loop: asyncio.AbstractEventLoop) -> None:
+def _finish(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
     """
     What asyncio.run() does at its end: cancel what still runs, close generators and threads.
     """
@@ -295,18 +299,12 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.wait(left, timeout=_CLEAN_UP_S))
     loop.run_until_complete(loop.shutdown_asyncgens())
     # Threads that the application blocks would hold up the interpreter's end for ever: nobody can end a thread.
-    join = threading.Thread(target=_join_threads, args=(loop,), daemon=True)
+    join = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
     join.start()
     join.join(_CLEAN_UP_S)
     if join.is_alive():
         _log.warning("threads of the application still run; they are left behind")
         _leave_threads_behind()
-
-
-def _join_threads(loop: asyncio.AbstractEventLoop) -> None:
-    executor = getattr(loop, "_default_executor", None)
-    if executor is not None:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _leave_threads_behind() -> None:
