@@ -9,8 +9,8 @@ import os
 import pty
 import re
 import select
-import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.serve.processes import (
     ask,
     dial,
     environment,
+    refused,
     request,
     reset,
     serving,
@@ -44,6 +45,13 @@ def process(folder: Path) -> Iterator[Process]:
     """
     with serving(folder, "-e", LOCAL, "served:app", complains=True) as running:
         yield running
+
+
+def wait_for_socket(folder: Path) -> None:
+    """
+    Wait for a server that does not say where it listens.
+    """
+    until(lambda: not refused(f"unix:{folder}/a.sock"), "the socket")
 
 
 def access_lines(process: Process) -> list[str]:
@@ -128,15 +136,16 @@ def test_application_fails(process: Process) -> None:
     assert [text for text in lines if text == "LookupError: on purpose"] != []
 
 
-def test_client_leaves(process: Process) -> None:
+def test_client_leaves(folder: Path) -> None:
     """
     A request without an answer has a dash for its status, and a word on why.
     """
-    sock = dial(process.location)
-    sock.sendall(request("/hang"))
-    process.wait_for("app: GET /hang")
-    reset(sock)
-    line = process.wait_for_access("/hang")
+    with serving(folder, "-e", LOCAL, "--disconnect-grace", "0", "served:app") as process:
+        sock = dial(process.location)
+        sock.sendall(request("/hang"))
+        process.wait_for("app: GET /hang")
+        reset(sock)
+        line = process.wait_for_access("/hang")
     assert re.search(r'"GET /hang HTTP/1\.1" - 0 bytes \d+\.\d ms \(client left\)$', line)
 
 
@@ -153,7 +162,7 @@ def test_refused_request(process: Process) -> None:
 
 def test_websocket(process: Process) -> None:
     """
-    A WebSocket has a line when it opens and one when it closes, with its close code.
+    A WebSocket has a line when it opens and one when it closes, with its close code and reason.
     """
     with connect(process.location.replace("http", "ws") + "/ws?y=1", proxy=None) as websocket:
         opened = process.wait_for_access("WebSocket")
@@ -162,7 +171,7 @@ def test_websocket(process: Process) -> None:
         websocket.close(4001, "enough")
     assert re.fullmatch(rf'{TIME} {CLIENT} "WebSocket /ws\?y=1" open', opened)
     _, closed = access_lines(process)
-    assert re.fullmatch(rf'{TIME} {CLIENT} "WebSocket /ws\?y=1" closed 4001 5 bytes \d+ ms', closed)
+    assert re.fullmatch(rf'{TIME} {CLIENT} "WebSocket /ws\?y=1" closed 4001 5 bytes \d+ ms \(enough\)', closed)
 
 
 @pytest.mark.parametrize("target", ["/\x1b[31m", "/\x00", "/\r", "/\x7f", "/\x9b31m", "/\x85"])
@@ -202,7 +211,7 @@ def test_no_access_log(option: list[str], folder: Path) -> None:
     Without the access log standard output stays empty.
     """
     with serving(folder, "--uds", "a.sock", *option, "served:app") as process:
-        until((folder / "a.sock").exists, "the socket")
+        wait_for_socket(folder)
         location = f"unix:{folder}/a.sock"
         assert ask(location).status == 200
         assert ask(location, "/\xe9").status == 400
@@ -251,7 +260,7 @@ def test_levels(folder: Path) -> None:
     """
     for level, informed, detailed in (("debug", True, True), ("info", True, False), ("warning", False, False)):
         with serving(folder, "--uds", "a.sock", "--log-level", level, "served:app") as process:
-            until((folder / "a.sock").exists, "the socket")
+            wait_for_socket(folder)
             assert ask(f"unix:{folder}/a.sock", "/warn").status == 200
             assert process.stop() == 0
             text = process.err.text()
@@ -264,7 +273,7 @@ def test_twisted_log(level: str, shown: bool, folder: Path) -> None:
     What Twisted logs is seen from warning upwards, unless --log-level asks for less.
     """
     with serving(folder, "--uds", "a.sock", "--log-level", level, "served:app") as process:
-        until((folder / "a.sock").exists, "the socket")
+        wait_for_socket(folder)
         assert ask(f"unix:{folder}/a.sock", "/warn").status == 200
         assert process.stop() == 0
         warned = [line for line in process.err if "Twisted warns" in line]
@@ -279,7 +288,7 @@ def test_error_level_keeps_faults(folder: Path) -> None:
     The application's faults are seen at the level of errors, and nothing else is.
     """
     with serving(folder, "--uds", "a.sock", "--log-level", "error", "served:app", complains=True) as process:
-        until((folder / "a.sock").exists, "the socket")
+        wait_for_socket(folder)
         assert ask(f"unix:{folder}/a.sock", "/raise").status == 500
         assert process.stop() == 0
         levels = [found[1] for line in process.err if (found := re.match(rf"{TIME} (\w+)", line))]
@@ -294,11 +303,26 @@ def test_output_that_nobody_reads(folder: Path) -> None:
     When the reader of standard output goes away, as in `serve | head`, requests are still answered.
     """
     read, write = os.pipe()
-    command = f"exec {shlex.join(SERVE)} --uds a.sock --app-dir {shlex.quote(str(APPS))} served:app >&{write}"
-    with started(["sh", "-c", command], folder, pass_fds=[write]) as process:
+    into_pipe = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 1); os.close(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        into_pipe,
+        str(write),
+        *SERVE,
+        "--uds",
+        "a.sock",
+        "--app-dir",
+        str(APPS),
+        "served:app",
+    ]
+    with started(command, folder, pass_fds=[write]) as process:
         assert process.location
         os.close(write)
         os.close(read)
         for _ in range(3):
             assert ask(f"unix:{folder}/a.sock").status == 200
         assert process.stop() == 0
+        process.check()

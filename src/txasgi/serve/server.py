@@ -278,7 +278,7 @@ def run_until_stopped(server: Server, reactor: Any, loop: asyncio.AbstractEventL
     executor = ThreadPoolExecutor(thread_name_prefix="txasgi")
     loop.set_default_executor(executor)
     main = loop.create_task(server.run())
-    main.add_done_callback(lambda _task: reactor.stop())
+    main.add_done_callback(lambda _task: reactor.stop() if reactor.running else None)
     reactor.run(installSignalHandlers=False)
     if not main.done():
         # Something else stopped the reactor: end in good order all the same.
