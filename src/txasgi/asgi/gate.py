@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from txasgi.asgi.http import HELD, HttpExchange
+from txasgi.asgi.answer import HELD
+from txasgi.asgi.http import HttpExchange
+from txasgi.asgi.refused import Refused
 from txasgi.asgi.scope import RootPath, http_scope, websocket_scope
 from txasgi.asgi.task import Application, run
-from txasgi.asgi.websocket import Refused, WebSocketExchange, WebSocketOptions
+from txasgi.asgi.websocket import WebSocketExchange, WebSocketOptions
 from txasgi.deadlines import Deadlines, Timer
 from txasgi.errors import HandshakeRefused
 from txasgi.seam import Exchange, Field, Head, Report, Stream
