@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.serve.processes import (
     APPS,
     LOCAL,
     SERVE,
+    Ended,
     ask,
     dial,
     ended,
@@ -291,12 +294,24 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("status", "said", "arguments"), WRONG, ids=[" ".join(w[2])[:40] for w in WRONG])
-def test_error(status: int, said: str, arguments: list[str], folder: Path) -> None:
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Path, Future[Ended]]]]:
+    """
+    A process for each of these command lines, in a folder of its own; two at a time, as it is many of them.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        folders = [tmp_path_factory.mktemp("wrong") for _ in WRONG]
+        yield [(at, pool.submit(ended, at, *row[2])) for at, row in zip(folders, WRONG, strict=True)]
+
+
+@pytest.mark.parametrize("row", range(len(WRONG)), ids=[" ".join(row[2])[:40] for row in WRONG])
+def test_error(row: int, wrong: list[tuple[Path, Future[Ended]]]) -> None:
     """
     What is wrong is said in one line on standard error that names it: 2 for options, 1 for what they lead to.
     """
-    found = ended(folder, *arguments)
+    status, said, _ = WRONG[row]
+    folder, future = wrong[row]
+    found = future.result()
     assert said in found.complaint
     assert found.status == status
     assert list(folder.iterdir()) == []

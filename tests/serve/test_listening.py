@@ -416,6 +416,7 @@ def test_plain_client_of_a_tls_port(folder: Path, certificates: Certificates) ->
         assert ask(process.location, trust=certificates.trust).status == 200
 
 
+@pytest.mark.slow
 def test_silent_tls_client(folder: Path, certificates: Certificates) -> None:
     """
     An idle connection ends also when the client never answers the server's close_notify.

@@ -57,7 +57,8 @@ class Lifespan:
         """
         Send lifespan.shutdown and wait for the answer; a failure is logged.
         """
-        if self._task is None or self._task.done() or self._stopped is None:
+        started = self._started is not None and self._started.done()
+        if self._task is None or self._task.done() or self._stopped is None or not started:
             return
         self._events.put_nowait({"type": "lifespan.shutdown"})
         failure = await self._stopped

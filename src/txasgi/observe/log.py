@@ -53,8 +53,21 @@ class Lines(logging.Formatter):
         return f"\x1b[{colour}m{first}\x1b[0m{newline}{rest}" if colour else text
 
 
+class _Stream(logging.StreamHandler[TextIO]):
+    """
+    Lines to a stream whose reader may go away (`serve app:app | head`): then there is nobody to tell.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """
+        Quiet when the stream is gone.
+        """
+        if not isinstance(sys.exc_info()[1], (BrokenPipeError, ValueError)):
+            super().handleError(record)
+
+
 def _to(stream: TextIO, *, level: bool) -> logging.Handler:
-    lines = logging.StreamHandler(stream)
+    lines = _Stream(stream)
     lines.setFormatter(Lines(colours=stream.isatty(), level=level))
     return lines
 
@@ -93,11 +106,10 @@ def _observe_twisted() -> None:
         LogLevelFilterPredicate,
         STDLibLogObserver,
         globalLogBeginner,
-        globalLogPublisher,
     )
 
     _observing = FilteringLogObserver(STDLibLogObserver("twisted"), [LogLevelFilterPredicate(LogLevel.warn)])
-    if getattr(globalLogBeginner, "_temporaryObserver", None) is None:
-        globalLogPublisher.addObserver(_observing)
-    else:
+    # Where it has begun already, under twistd, standard error goes into Twisted's log: to bring that log back there
+    # would go round for ever.
+    if getattr(globalLogBeginner, "_temporaryObserver", None) is not None:
         globalLogBeginner.beginLoggingTo([_observing], discardBuffer=True, redirectStandardIO=False)

@@ -97,7 +97,13 @@ async def serve(app: Any, **options: Any) -> None:
     log.configure(config.log_level)
     loop = asyncio.get_running_loop()
     reactor = reactors.install(loop)
-    if not reactor.running:
+    started = not reactor.running
+    if started:
         # What a reactor does when it starts, but for running the loop, which runs already.
         reactor.startRunning(installSignalHandlers=False)
-    await Server(application_of(app, config), config, reactor, loop).run()
+    try:
+        await Server(application_of(app, config), config, reactor, loop).run()
+    finally:
+        if started and reactor.threadpool is not None:
+            # Of what a reactor does when it stops, all that cannot wait: its threads would keep the process.
+            await loop.run_in_executor(None, reactor._stopThreadPool)

@@ -107,12 +107,14 @@ class Server:
         lifespan.startup; a stop that is asked for meanwhile ends it.
         """
         startup = self._loop.create_task(self._lifespan.startup())
-        await asyncio.wait([startup, self._stopping], return_when=asyncio.FIRST_COMPLETED)
-        if startup.done():
+        try:
+            await asyncio.wait([startup, self._stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not startup.done():
+                startup.cancel()
+                self._lifespan.cancel()
+        if not startup.cancelled() and startup.done():
             startup.result()
-        else:
-            startup.cancel()
-            self._lifespan.cancel()
 
     async def _stop_application(self) -> None:
         """
