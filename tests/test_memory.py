@@ -255,3 +255,57 @@ def test_no_cycle_per_websocket() -> None:
     found = unreachable(once, 20)
     rig.close()
     assert found == 0
+
+
+def tracked(act: Any, count: int) -> int:
+    """
+    How many more objects there are for the garbage collector after so many times than after the first ones.
+    """
+    for _ in range(20):
+        act()
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(count):
+        act()
+    gc.collect()
+    return len(gc.get_objects()) - before
+
+
+def test_nothing_grows(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Requests of every kind, on a connection that stays and on new ones, leave no object that is still referred to.
+    """
+    caplog.set_level("CRITICAL", "txasgi.error")
+    engine.load()
+    rig = Rig(application, {"keep_alive_s": 1e6}, report=None)
+    kept = rig.connect()
+    requests = [
+        GET,
+        b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /fault HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        GET * 3,
+        b"nonsense\r\n\r\n",
+        HANDSHAKE + ECHOED + CLOSE,
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe",
+    ]
+
+    def once() -> None:
+        for data in requests:
+            if data in requests[:5]:
+                kept.receive(data)
+                rig.settle()
+                kept.take()
+            transport = rig.connect()
+            transport.receive(data)
+            rig.settle()
+            transport.lose()
+        rig.advance(40)
+        # The rig's own notes.
+        rig.refusals.clear()
+
+    grown = tracked(once, 30)
+    assert not kept.disconnecting
+    rig.close()
+    # Less than one for each round.
+    assert grown < 30

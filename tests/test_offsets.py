@@ -7,20 +7,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.net.conftest import certificate
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.logger import LogLevel, globalLogPublisher
 
 from txasgi.asgi.gate import Gate
 from txasgi.deadlines import Deadlines
+from txasgi.net.certificates import server_options
 from txasgi.net.listen import NativeListeners
 from txasgi.net.reactor import new_loop
 from txasgi.wire.front import Front
 from txasgi.wire.h1_input import H1Options
 from txasgi.ws import engine
+
+__all__ = ["certificate"]
 
 REQUESTS = {
     "get": b"GET /path?query HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -65,6 +72,7 @@ class Served:
         self.loop = new_loop(kind)
         self.complaints: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _loop, context: self.complaints.append(context))
+        globalLogPublisher.addObserver(self._observe)
         self.reactor = AsyncioSelectorReactor(self.loop)
         self.deadlines = Deadlines(self.loop.time, self.loop.call_later)
         # Cancelled at once: what is left then is left for ever.
@@ -72,6 +80,51 @@ class Served:
         self.front = Front(self.gate.open, H1Options(self.deadlines, self.loop.call_soon, fields=self.gate.fields))
         self.port = NativeListeners(self.reactor, loop=self.loop).listenTCP(0, self.front, interface="127.0.0.1")
         self.address = ("127.0.0.1", self.port.getHost().port)
+        self.tls_port: Any = None
+
+    def _observe(self, event: dict[str, Any]) -> None:
+        # What a transport catches goes to Twisted's log.
+        if event.get("log_level", LogLevel.info) >= LogLevel.warn:
+            self.complaints.append(event)
+
+    def listen_with_tls(self, certificate: bytes, folder: Path) -> None:
+        """
+        Serve on a port that speaks TLS as well; `address` is that one from now on.
+        """
+        (folder / "both.pem").write_bytes(certificate)
+        context = server_options(str(folder / "both.pem"))
+        listeners = NativeListeners(self.reactor, loop=self.loop)
+        self.tls_port = listeners.listenSSL(0, self.front, context, interface="127.0.0.1")
+        self.address = ("127.0.0.1", self.tls_port.getHost().port)
+
+    async def talk_tls(self, name: str, cut: int, *, hello: bool, reset: bool) -> bool:
+        """
+        Send so many bytes of the first flight, or of what follows the handshake, and leave. Whether that was all.
+        """
+        client = socket.socket()
+        client.setblocking(False)
+        await self.loop.sock_connect(client, self.address)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        read, written = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(read, written)
+        flight = b""
+        while not flight:
+            try:
+                tls.do_handshake()
+                tls.write(REQUESTS[name])
+                flight = written.read()
+            except ssl.SSLWantReadError:
+                if hello:
+                    flight = written.read()
+                else:
+                    await self.loop.sock_sendall(client, written.read())
+                    read.write(await self.loop.sock_recv(client, 65536))
+        await self.loop.sock_sendall(client, flight[:cut])
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        return cut >= len(flight)
 
     def until(self, condition: Callable[[], bool]) -> None:
         async def wait() -> None:
@@ -106,6 +159,9 @@ class Served:
 
     def close(self) -> None:
         self.port.stopListening()
+        if self.tls_port is not None:
+            self.tls_port.stopListening()
+        globalLogPublisher.removeObserver(self._observe)
         self.loop.run_until_complete(asyncio.sleep(0.01))
         self.reactor.disconnectAll()
         self.loop.close()
@@ -150,5 +206,33 @@ def test_every_byte_of_an_answer(served: Served, name: str, reset: bool, caplog:
             served.until(served.nothing_left)
 
     assert read > 100
+    assert served.complaints == []
+    assert caplog.messages == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+@pytest.mark.parametrize(("name", "hello"), [("get", True), ("get", False), ("chunked", False), ("websocket", False)])
+def test_every_byte_over_tls(
+    served: Served,
+    name: str,
+    hello: bool,
+    reset: bool,
+    certificate: bytes,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    A client that leaves after any byte of its ClientHello, or of what follows the handshake, leaves nothing either.
+    """
+    served.listen_with_tls(certificate, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        cut, complete = 0, False
+        while not complete:
+            complete = served.loop.run_until_complete(served.talk_tls(name, cut, hello=hello, reset=reset))
+            served.until(served.nothing_left)
+            cut += 1
+
+    assert cut > 100
     assert served.complaints == []
     assert caplog.messages == []

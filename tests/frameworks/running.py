@@ -189,9 +189,12 @@ class Server:
 
     def faults(self, key: str) -> int:
         """
-        How often the log tells of the DeliberateFault with this key.
+        How many records of the log tell of the DeliberateFault with this key.
+
+        A record begins with its time. Within one a task group may show the same fault twice, as Django's does.
         """
-        return sum(line.endswith(f"DeliberateFault: {key}") for line in self.log)
+        records = re.split(r"^(?=\d{4}-\d\d-\d\d )", self.log.text(), flags=re.MULTILINE)
+        return sum(re.search(rf"DeliberateFault: {key}$", record, re.MULTILINE) is not None for record in records)
 
     def unexpected_tracebacks(self) -> list[str]:
         """

@@ -41,7 +41,7 @@ COMPLAINTS = re.compile(
 )
 # All, but for those of the way in which Twisted uses pyOpenSSL.
 WARNINGS = "default,ignore::DeprecationWarning:twisted.internet._sslverify,ignore::DeprecationWarning:OpenSSL.SSL"
-LISTENING = re.compile(r" INFO +listening on (\S+)$")
+LISTENING = re.compile(r" INFO +listening on (.+)$")
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -55,7 +55,6 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": WARNINGS,
-        "PYTHONDONTWRITEBYTECODE": "1",
         **(extra or {}),
     }
 

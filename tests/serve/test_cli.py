@@ -401,6 +401,7 @@ def test_second_port_in_use(folder: Path, taken: int) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_shutdown_hangs_when_a_port_is_in_use(folder: Path, taken: int) -> None:
     """
     A shutdown that hangs does not keep alive a server that cannot listen.
@@ -412,6 +413,7 @@ def test_shutdown_hangs_when_a_port_is_in_use(folder: Path, taken: int) -> None:
     assert "Address already in use" in found.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_reuse_port(folder: Path) -> None:
     """
     With --reuse-port two servers listen on one port; without it the second cannot.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import socket
 import ssl
 import stat
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from tests.serve.conftest import Certificates
 from tests.serve.processes import (
+    APPS,
     DEADLINE_S,
     LOCAL,
     SERVE,
@@ -30,6 +32,7 @@ from tests.serve.processes import (
     request,
     serving,
     started,
+    until,
 )
 from websockets.sync.client import connect
 
@@ -477,6 +480,64 @@ def test_certificates_by_name(folder: Path, certificates: Certificates) -> None:
                 assert read_answer(sock).scope["scheme"] == "https"
 
 
+@pytest.mark.parametrize("name", [b"\xff.sock", b"\xc3\xa9.sock", b"a b%20.sock"])
+def test_odd_socket_names(name: bytes, folder: Path) -> None:
+    """
+    A UNIX socket may have any name that the file system takes.
+    """
+    with serving(folder, "--uds", os.fsdecode(name), "served:app") as process:
+        assert process.location.startswith("unix:")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(DEADLINE_S)
+            sock.connect(os.fsencode(folder) + b"/" + name)
+            sock.sendall(request())
+            assert read_answer(sock).status == 200
+
+
+def test_abstract_socket(folder: Path) -> None:
+    """
+    An abstract UNIX socket can be inherited; its name is written so that it can be read.
+    """
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(b"\0" + os.fsencode(folder))
+        sock.listen()
+        descriptor = sock.fileno()
+        with serving(folder, "--fd", str(descriptor), "served:app", pass_fds=[descriptor]) as process:
+            assert process.location.isprintable()
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(DEADLINE_S)
+                client.connect(b"\0" + os.fsencode(folder))
+                client.sendall(request())
+                assert read_answer(client).status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_descriptors_run_out(loop: str, folder: Path) -> None:
+    """
+    When there are no descriptors left for new connections, those that are open are served, and new ones later.
+    """
+
+    def served(location: str) -> bool:
+        try:
+            return ask(location).status == 200
+        except ConnectionError:
+            return False
+
+    few = f"ulimit -n 64; exec {shlex.join(SERVE)} --loop {loop} -e {LOCAL} --app-dir {APPS} served:app"
+    with started(["sh", "-c", few], folder) as process:
+        location = process.location
+        with dial(location) as first, contextlib.ExitStack() as others:
+            first.sendall(request())
+            assert read_answer(first).status == 200
+            for _ in range(100):
+                others.enter_context(dial(location))
+            first.sendall(request())
+            assert read_answer(first).status == 200
+        until(lambda: served(location), "an answer")
+        assert process.stop() == 0
+
+
 def test_descriptors_are_not_leaked(folder: Path) -> None:
     """
     A process that the application starts does not get the listening sockets, so that the port is free again.
@@ -493,4 +554,3 @@ def test_descriptors_are_not_leaked(folder: Path) -> None:
         descriptors = set(map(int, ask(location).body.split()))
         # Standard input, output and error, and the directory that is being listed.
         assert len(descriptors - {0, 1, 2}) == 1
-        assert os.path.exists(f"/proc/{process.popen.pid}")

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -51,7 +52,11 @@ def wait_for_socket(folder: Path) -> None:
     """
     Wait for a server that does not say where it listens.
     """
-    until(lambda: not refused(f"unix:{folder}/a.sock"), "the socket")
+    until(lambda: listens(folder), "the socket")
+
+
+def listens(folder: Path) -> bool:
+    return not refused(f"unix:{folder}/a.sock")
 
 
 def access_lines(process: Process) -> list[str]:
@@ -324,5 +329,18 @@ def test_output_that_nobody_reads(folder: Path) -> None:
         os.close(read)
         for _ in range(3):
             assert ask(f"unix:{folder}/a.sock").status == 200
+        assert process.stop() == 0
+        process.check()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_output_that_is_closed(closed: str, folder: Path) -> None:
+    """
+    A server that was started without standard output or error serves all the same.
+    """
+    command = f"exec {shlex.join(SERVE)} --uds a.sock --app-dir {shlex.quote(str(APPS))} shapes:app {closed}"
+    with started(["sh", "-c", command], folder) as process:
+        until(lambda: process.popen.poll() is not None or listens(folder), "the socket")
+        assert ask(f"unix:{folder}/a.sock").status == 200
         assert process.stop() == 0
         process.check()

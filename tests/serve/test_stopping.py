@@ -304,6 +304,7 @@ def test_startup_that_hangs(lifespan: str, which: signal.Signals, folder: Path) 
         assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_shutdown_that_hangs(folder: Path) -> None:
     """
     An application that does not go down is left after the timeout, and the log says so.
