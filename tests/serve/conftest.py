@@ -75,7 +75,23 @@ def _sign(name: str, issuer: Signed | None, *, authority: bool) -> Signed:
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
     )
-    if not authority:
+    if authority:
+        # From Python 3.13 on clients insist on it (RFC 5280 section 4.2.1.3).
+        usages = dict.fromkeys(
+            (
+                "digital_signature",
+                "content_commitment",
+                "key_encipherment",
+                "data_encipherment",
+                "key_agreement",
+                "encipher_only",
+                "decipher_only",
+            ),
+            False,
+        )
+        usage = x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usages)
+        builder = builder.add_extension(usage, critical=True)
+    else:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
     return builder.sign(issuer_key, SHA256()), key
 
@@ -115,3 +131,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     trust = ssl.create_default_context(cafile=str(folder / "root.pem"))
     named = [folder / name for name in list(files)[:8]]
     return Certificates(*named, by_name=folder / "by-name", trust=trust)
+
+
+def ssl_endpoint(key: Path, certificate: Path | None = None, more: str = "") -> str:
+    """
+    TLS on a port of the system's choice.
+    """
+    return f"ssl:0:interface=127.0.0.1:privateKey={key}" + (f":certKey={certificate}" if certificate else "") + more

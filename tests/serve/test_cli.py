@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.serve.conftest import Certificates
+from tests.serve.conftest import Certificates, ssl_endpoint
 from tests.serve.processes import (
     APPS,
     LOCAL,
@@ -211,8 +211,14 @@ def test_check_config(folder: Path, certificates: Certificates) -> None:
     """
     --check-config imports the application and reads the certificates, but binds nothing and starts nothing.
     """
-    ssl_endpoint = f"ssl:0:privateKey={certificates.key}:certKey={certificates.fullchain}"
-    arguments = ("-e", ssl_endpoint, "-e", "unix:a.sock", "--check-config", "served:app")
+    arguments = (
+        "-e",
+        ssl_endpoint(certificates.key, certificates.fullchain),
+        "-e",
+        "unix:a.sock",
+        "--check-config",
+        "served:app",
+    )
     found = ended(folder, *arguments)
     assert (found.status, found.err) == (0, "")
     assert found.out.count("\n") == 1

@@ -11,7 +11,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from tests.serve.conftest import Certificates
+from tests.serve.conftest import Certificates, ssl_endpoint
 from tests.serve.processes import (
     DEADLINE_S,
     LOCAL,
@@ -180,7 +180,7 @@ def test_idle_tls_connection(folder: Path, certificates: Certificates) -> None:
     """
     A TLS connection between two requests is closed at once; its client answers with a close_notify of its own.
     """
-    endpoint = f"ssl:0:interface=127.0.0.1:privateKey={certificates.both}"
+    endpoint = ssl_endpoint(certificates.both)
     with serving(folder, "-e", endpoint, *HOUR, "--timeout-keep-alive", "1h", "served:app") as process:
         with dial(process.location, certificates.trust) as sock:
             sock.sendall(request())
@@ -197,7 +197,7 @@ def test_tls_connection_without_a_handshake(first: bytes, folder: Path, certific
     """
     A connection on which TLS was not, or cannot be, agreed upon holds up nothing.
     """
-    endpoint = f"ssl:0:interface=127.0.0.1:privateKey={certificates.both}"
+    endpoint = ssl_endpoint(certificates.both)
     with serving(folder, "-e", endpoint, *HOUR, "served:app") as process:
         sock = socket.create_connection(address_of(process.location), DEADLINE_S)
         sock.sendall(first)
@@ -397,3 +397,32 @@ def test_application_stops_the_reactor(folder: Path) -> None:
         assert process.wait() == 0
         assert told(process) == ["app: startup", "app: shutdown"]
         assert not (folder / "a.sock").exists()
+
+
+# Before and after
+
+
+def test_interrupted_while_it_is_imported(folder: Path) -> None:
+    """
+    Ctrl-C while the application's module is being imported ends the command without a traceback.
+    """
+    (folder / "lengthy.py").write_text(
+        "import threading\nfrom tests.serve.apps.served import say\nsay('importing')\nthreading.Event().wait()\n"
+    )
+    with serving(folder, "--uds", "a.sock", "--app-dir", str(folder), "lengthy:app") as process:
+        process.wait_for("app: importing")
+        assert process.stop(signal.SIGINT) == 130
+        assert not (folder / "a.sock").exists()
+
+
+def test_port_is_free_at_once(folder: Path) -> None:
+    """
+    A port can be listened on again as soon as the process has ended, whatever became of its connections.
+    """
+    with serving(folder, "--port", "0", *SOON, "served:app") as process, hanging(process, "/hang"):
+        location = process.location
+        assert ask(location).status == 200
+        assert process.stop() == 0
+        with serving(folder, "--port", str(address_of(location)[1]), "served:app") as second:
+            assert second.location == location
+            assert ask(location).status == 200

@@ -151,8 +151,8 @@ class NativePort:
             backlog = 1
         try:
             if sock.family == socket.AF_UNIX:
-                # From 3.13 on asyncio would remove the file, which is ours to do.
-                options: dict[str, Any] = {"cleanup_socket": False} if _cleans_up(self._loop) else {}
+                # From 3.13 on asyncio and uvloop would remove the file: ours to do, or nobody's if it was inherited.
+                options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
                 self._server = await self._loop.create_unix_server(
                     self._made, sock=server_socket, backlog=backlog, **options
                 )
@@ -407,10 +407,6 @@ class NativeListeners:
         port = NativePort(bind, factory, self.loop)
         port.startListening()
         return port
-
-
-def _cleans_up(loop: asyncio.AbstractEventLoop) -> bool:
-    return isinstance(loop, asyncio.BaseEventLoop) and sys.version_info >= (3, 13)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

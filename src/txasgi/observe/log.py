@@ -66,7 +66,10 @@ class _Stream(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def _to(stream: TextIO, *, level: bool) -> logging.Handler:
+def _to(stream: TextIO | None, *, level: bool) -> logging.Handler:
+    if stream is None:
+        # Started with the descriptor closed.
+        return logging.NullHandler()
     lines = _Stream(stream)
     lines.setFormatter(Lines(colours=stream.isatty(), level=level))
     return lines

@@ -5,6 +5,7 @@ One process: reactor, listeners, application, and its beginning and end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -260,7 +261,9 @@ def location(string: str, port: Any) -> str:
     host: IAddress = port.getHost()
     name = getattr(host, "name", None)
     if name is not None:
-        return f"unix:{name.decode() if isinstance(name, bytes) else name}"
+        # An abstract socket's name begins with NUL, which ss and systemd write as @.
+        path = os.fsdecode(name).replace("\0", "@").encode("utf-8", "backslashreplace").decode()
+        return f"unix:{path}"
     if not hasattr(host, "port"):
         return f"{string} ({host})"
     address = getattr(host, "host", "")
@@ -314,8 +317,10 @@ def _leave_threads_behind() -> None:
     End the process, as its interpreter would wait for the threads. Output is written first.
     """
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
     os._exit(0)
 
 
