@@ -31,7 +31,7 @@ DOORS = {
     "httptools": {"wire/h1_input.py"},
     "autobahn": {"ws/machine.py"},
     "_nvx_xormasker": {"ws/machine.py"},
-    "OpenSSL": {"net/certificates.py"},
+    "OpenSSL": {"net/tls.py", "net/tls_input.py", "net/tls_records.py", "net/tls_extension.py", "net/contexts.py"},
     "uvloop": {"net/reactor.py"},
     "click": {"serve/cli.py"},
 }

@@ -24,6 +24,7 @@ MIB = 1024 * KIB
 
 SECTIONS = {
     "binding": "Where to listen",
+    "tls": "TLS on --host and --port; endpoint strings say more (docs/tls.md)",
     "application": "The application",
     "http": "HTTP",
     "websocket": "WebSocket",
@@ -122,6 +123,46 @@ class Config:
     )
     reuse_port: bool = option(
         "flag", False, "Set SO_REUSEPORT, so that several servers may listen on one port.", section="binding"
+    )
+
+    ssl_certfile: str = option(
+        "path", "", "A PEM file with the certificate and its chain; the port speaks TLS then.", section="tls"
+    )
+    ssl_keyfile: str = option("path", "", "The PEM file of its key; the same file when not given.", section="tls")
+    ssl_keyfile_password: str = option(
+        "text",
+        "",
+        "The password of the key.",
+        section="tls",
+        why="On the command line every user of the machine can read it: better in TXASGI_SSL_KEYFILE_PASSWORD.",
+    )
+    ssl_ca_certs: str = option("path", "", "A PEM file of the authorities of client certificates.", section="tls")
+    ssl_cert_reqs: str = option(
+        "choice",
+        "auto",
+        "Whether clients need a certificate; auto is required with --ssl-ca-certs, else none.",
+        section="tls",
+        choices=("auto", "none", "optional", "required", "0", "1", "2"),
+        why="The numbers are Uvicorn's; other than there, authorities that are given are used.",
+    )
+    ssl_ciphers: str = option(
+        "text",
+        "",
+        "Ciphers of TLS 1.2, in OpenSSL's words.",
+        section="tls",
+        why="Without it Mozilla's intermediate list.",
+    )
+    dev_tls: bool = option(
+        "flag",
+        False,
+        "Speak TLS with a self-signed certificate for localhost, made in memory: for development.",
+        section="tls",
+    )
+    tls_extension: bool = option(
+        "flag",
+        False,
+        "Put the ASGI extension tls into every scope over TLS, not only where client certificates are asked for.",
+        section="tls",
     )
 
     factory: bool = option(
@@ -438,14 +479,23 @@ def find_file(directory: str) -> str | None:
         return None
 
 
-_SUGAR = ("host", "port", "uds", "fd")
+_TLS_SUGAR = (
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_keyfile_password",
+    "ssl_ca_certs",
+    "ssl_cert_reqs",
+    "ssl_ciphers",
+    "dev_tls",
+)
+_SUGAR = ("host", "port", "uds", "fd", *_TLS_SUGAR)
 
 
 def merged(sources: list[dict[str, Any]]) -> Config:
     """
     One configuration from several sources, the weakest first.
 
-    Endpoints and host, port, uds, fd are two ways to say the same: within a source they exclude each other, and a
+    Endpoints, and host, port and so on, are two ways to say the same: within a source they exclude each other, and a
     stronger source that uses the one takes away the other. Raises ConfigError.
     """
     values: dict[str, Any] = {}
@@ -453,7 +503,9 @@ def merged(sources: list[dict[str, Any]]) -> Config:
         sugar = [name for name in _SUGAR if name in source]
         if source.get("endpoint"):
             if sugar:
-                raise ConfigError(f"--endpoint and --{sugar[0]} exclude each other: put it into the endpoint string")
+                raise ConfigError(
+                    f"--endpoint and --{OPTIONS[sugar[0]].spelling} exclude each other: put it into the endpoint string"
+                )
             for name in _SUGAR:
                 values.pop(name, None)
         elif sugar:
@@ -465,18 +517,51 @@ def merged(sources: list[dict[str, Any]]) -> Config:
 def endpoints(config: Config, quote: Callable[[str], str]) -> list[str]:
     """
     The endpoint strings to listen on; host and port are used when nothing else is given.
+
+    Raises ConfigError when options of TLS do not go together.
     """
     if config.endpoint:
         return list(config.endpoint)
+    tls = _tls_arguments(config, quote)
     strings = []
     if config.fd >= 0:
         strings.append(f"fd:{config.fd}")
     if config.uds:
         strings.append(f"unix:{quote(config.uds)}")
+    if strings and tls:
+        other = "--fd" if config.fd >= 0 else "--uds"
+        raise ConfigError(f"--{tls[0]} is for --host and --port; what comes by {other} has no TLS")
     default = Config()
     if not strings or (config.host, config.port) != (default.host, default.port):
-        strings.append(f"tcp:{config.port}:interface={quote(config.host)}")
+        arguments = "".join(f":{argument}" for argument in tls[1:])
+        strings.append(f"{'ssl' if tls else 'tcp'}:{config.port}:interface={quote(config.host)}{arguments}")
     return strings
+
+
+_REQUIREMENTS = {"0": "none", "1": "optional", "2": "required"}
+
+
+def _tls_arguments(config: Config, quote: Callable[[str], str]) -> list[str]:
+    """
+    The option that asks for TLS, and the arguments of an ssl: endpoint; [] without TLS.
+    """
+    given = [name for name in _TLS_SUGAR if getattr(config, name) not in ("", "auto", False)]
+    if not given:
+        return []
+    if config.dev_tls and (config.ssl_certfile or config.ssl_keyfile):
+        raise ConfigError("--dev-tls makes a certificate itself: leave out --ssl-certfile and --ssl-keyfile")
+    if not config.dev_tls and not config.ssl_certfile:
+        raise ConfigError(f"--{given[0].replace('_', '-')} needs --ssl-certfile")
+    arguments = {
+        "privateKey": config.ssl_keyfile or config.ssl_certfile,
+        "certKey": config.ssl_certfile,
+        "keyPassword": f"pass:{config.ssl_keyfile_password}" if config.ssl_keyfile_password else "",
+        "clientCA": config.ssl_ca_certs,
+        "clientVerify": _REQUIREMENTS.get(config.ssl_cert_reqs, config.ssl_cert_reqs).replace("auto", ""),
+        "ciphers": config.ssl_ciphers,
+        "selfSigned": "yes" if config.dev_tls else "",
+    }
+    return [given[0].replace("_", "-"), *(f"{name}={quote(value)}" for name, value in arguments.items() if value)]
 
 
 # Printing

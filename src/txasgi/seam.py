@@ -33,14 +33,16 @@ class Link:
     scheme: "http" or "https".
     client: (address, port) or None when unknown (UNIX socket).
     server: (address, port), or (path, None) for a UNIX socket.
+    tls: what the ASGI extension `tls` says, or None when applications need not know.
     """
 
-    __slots__ = ("client", "scheme", "server")
+    __slots__ = ("client", "scheme", "server", "tls")
 
-    def __init__(self, scheme: str, client: Address, server: Address) -> None:
+    def __init__(self, scheme: str, client: Address, server: Address, tls: dict[str, Any] | None = None) -> None:
         self.scheme = scheme
         self.client = client
         self.server = server
+        self.tls = tls
 
 
 class Head:

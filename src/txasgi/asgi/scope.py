@@ -59,6 +59,8 @@ def http_scope(head: Head, root: RootPath, state: dict[str, Any] | None) -> dict
         "server": link.server,
         "extensions": (_OLD_EXTENSIONS if head.version == "1.0" else _HTTP_EXTENSIONS).copy(),
     }
+    if link.tls is not None:
+        scope["extensions"]["tls"] = link.tls.copy()
     if state is not None:
         scope["state"] = state.copy()
     return scope
@@ -75,4 +77,6 @@ def websocket_scope(head: Head, root: RootPath, state: dict[str, Any] | None) ->
     offered = comma_list(value for name, value in head.headers if name == b"sec-websocket-protocol")
     scope["subprotocols"] = [element.decode("ascii") for element in offered]
     scope["extensions"] = _WEBSOCKET_EXTENSIONS.copy()
+    if head.link.tls is not None:
+        scope["extensions"]["tls"] = head.link.tls.copy()
     return scope

@@ -8,11 +8,12 @@ other prefix goes through it. What is wrong with a string is said in one line th
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
+import re
 import socket
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -180,45 +181,27 @@ def _listen_fds() -> Any:
     return _SystemdParser._sddaemon
 
 
-def _ssl(
-    reactor: NativeListeners,
-    port: str,
-    privateKey: str = "server.pem",
-    certKey: str = "",
-    extraCertChain: str = "",
-    interface: str = "",
-    backlog: str = str(TWISTED_BACKLOG),
-) -> Listen:
-    from txasgi.net.certificates import server_options
-
-    port_number = number("the port", port, 0, 65535)
-    length = number("backlog", backlog, 1, 2**31 - 1)
-    context = server_options(privateKey, certKey or None, extraCertChain or None)
-    return lambda factory: reactor.listenSSL(port_number, factory, context, length, interface)
-
-
-def _tls(
-    reactor: NativeListeners,
-    path: str,
-    port: str = "443",
-    backlog: str = str(TWISTED_BACKLOG),
-    interface: str = "::",
-) -> Listen:
-    number("the port", port, 0, 65535)
-    number("backlog", backlog, 1, 2**31 - 1)
-    if not os.path.isdir(path):
-        raise EndpointError(f"{path} is not a directory of PEM files")
-    for module in ("OpenSSL", "twisted.internet._sslverify"):
-        # Twisted's tls: uses objects of pyOpenSSL that are deprecated, which it would log with each certificate.
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=module)
-    arguments = f"{quote(path)}:port={port}:backlog={backlog}:interface={quote(interface)}"
-    return _plugin(reactor, f"tls:{arguments}")
-
-
 def _haproxy(reactor: NativeListeners, rest: str) -> Listen:
     from twisted.protocols.haproxy import proxyEndpoint
 
     return proxyEndpoint(parse(reactor, rest)).listen
+
+
+def _tls_endpoint(reactor: NativeListeners, string: str) -> Listen:
+    from txasgi.net.tls_endpoints import PREFIXES
+
+    start = PREFIXES[string.partition(":")[0]]
+    return _bind_arguments(functools.partial(start, shown=shown(string)), reactor, string)
+
+
+_PASSWORD = re.compile(r"(keyPassword=pass\\?:)(?:\\.|[^:\\])*")
+
+
+def shown(string: str) -> str:
+    """
+    An endpoint string for messages: without the password, if one is written in it.
+    """
+    return _PASSWORD.sub(r"\1***", string)
 
 
 def _plugin(reactor: NativeListeners, string: str) -> Listen:
@@ -244,33 +227,40 @@ _PREFIXES: dict[str, Callable[..., Listen]] = {
     "unix": _unix,
     "fd": _fd,
     "systemd": _systemd,
-    "ssl": _ssl,
-    "tls": _tls,
+    "ssl": _tls_endpoint,
+    "tls": _tls_endpoint,
     "haproxy": _haproxy,
 }
 
 
 def _bind_arguments(start: Callable[..., Listen], reactor: NativeListeners, string: str) -> Listen:
+    """
+    Call *start* with the parts of a string. One whose default is a tuple may be given more than once.
+    """
     parts = split(string)[1:]
-    positional = [value for name, value in parts if name is None]
-    named: dict[str, str] = {}
-    for name, value in parts:
-        if name is not None:
-            if name in named:
-                raise EndpointError(f"{name}= is given twice")
+    parameters = {name: p for name, p in inspect.signature(start).parameters.items() if name not in _NOT_ARGUMENTS}
+    named: dict[str, Any] = {}
+    # Those without a name are the first ones.
+    unnamed = iter(parameters)
+    for given, value in parts:
+        name = given if given is not None else next(unnamed, None)
+        if name is None:
+            raise EndpointError("expected " + ":".join(parameters) + ", or name=value")
+        if name not in parameters:
+            raise EndpointError(f"unknown argument {name}=; there are " + ", ".join(parameters))
+        if isinstance(parameters[name].default, tuple):
+            named[name] = (*named.get(name, ()), value)
+        elif name in named:
+            raise EndpointError(f"{name}= is given twice")
+        else:
             named[name] = value
-    parameters = list(inspect.signature(start).parameters.values())[1:]
-    for name in named:
-        if name not in [parameter.name for parameter in parameters]:
-            raise EndpointError(f"unknown argument {name}=; there are " + ", ".join(p.name for p in parameters))
-    missing = [p.name for p in parameters[len(positional) :] if p.default is p.empty and p.name not in named]
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in named]
     if missing:
         raise EndpointError(f"{missing[0]} is missing")
-    try:
-        return start(reactor, *positional, **named)
-    except TypeError:
-        # More parts than there are arguments, or one given both ways.
-        raise EndpointError("expected " + ":".join(p.name for p in parameters) + ", or name=value") from None
+    return start(reactor, **named)
+
+
+_NOT_ARGUMENTS = ("reactor", "shown")
 
 
 def parse(reactor: NativeListeners, string: str) -> ListeningEndpoint:
@@ -286,14 +276,16 @@ def parse(reactor: NativeListeners, string: str) -> ListeningEndpoint:
             raise EndpointError("expected a prefix and a colon, like tcp:8000")
         if start is _haproxy:
             listen = _haproxy(reactor, rest)
+        elif start is _tls_endpoint:
+            listen = _tls_endpoint(reactor, string)
         elif start is not None:
             listen = _bind_arguments(start, reactor, string)
         else:
             listen = _plugin(reactor, string)
     except EndpointError as error:
         # What is inside haproxy: has put its own part of the string in front.
-        text = str(error).removeprefix(f"endpoint {rest!r}: ")
-        raise EndpointError(f"endpoint {string!r}: {text}") from error.__cause__
+        text = str(error).removeprefix(f"endpoint {shown(rest)!r}: ")
+        raise EndpointError(f"endpoint {shown(string)!r}: {text}") from error.__cause__
     return ListeningEndpoint(listen)
 
 
@@ -306,5 +298,5 @@ def explain(string: str, error: BaseException) -> EndpointError:
     if isinstance(error, CannotListenError):
         reason = error.socketError
         text = getattr(reason, "strerror", None) or str(reason)
-        return EndpointError(f"endpoint {string!r}: cannot listen: {text}")
-    return EndpointError(f"endpoint {string!r}: cannot listen: {error or type(error).__name__}")
+        return EndpointError(f"endpoint {shown(string)!r}: cannot listen: {text}")
+    return EndpointError(f"endpoint {shown(string)!r}: cannot listen: {error or type(error).__name__}")

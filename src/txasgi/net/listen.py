@@ -258,7 +258,10 @@ class NativeListeners:
     loop: the event loop below it; found out when not given.
     backlog: used where Twisted's default of 50 is asked for, which is what endpoints do unless told.
     reuse_port: set SO_REUSEPORT on TCP sockets, so that several processes may listen on the same port.
+    tls_extension: describe TLS connections to ASGI applications, also where no client certificates are asked for.
     table: where listening sockets come from and are kept.
+
+    tls_contexts: the context factories of the endpoints that were parsed with this, for whoever reloads certificates.
     """
 
     def __init__(
@@ -268,6 +271,7 @@ class NativeListeners:
         loop: asyncio.AbstractEventLoop | None = None,
         backlog: int = BACKLOG,
         reuse_port: bool = False,
+        tls_extension: bool = False,
         table: SocketTable | None = None,
     ) -> None:
         self._reactor = reactor
@@ -277,6 +281,8 @@ class NativeListeners:
         directlyProvides(self, providedBy(reactor))
         self.backlog = backlog
         self.reuse_port = reuse_port
+        self.tls_extension = tls_extension
+        self.tls_contexts: list[Any] = []
         self.table = table if table is not None else SocketTable()
 
     def __getattr__(self, name: str) -> Any:
@@ -379,14 +385,16 @@ class NativeListeners:
         contextFactory: Any,
         backlog: int = TWISTED_BACKLOG,
         interface: str = "",
+        *,
+        reuse_port: bool = False,
     ) -> NativePort:
         """
-        Listen on a TCP port and speak TLS there.
+        Listen on a TCP port and speak TLS there, with the contexts of any context factory that Twisted knows.
         """
-        from twisted.protocols.tls import TLSMemoryBIOFactory
+        from txasgi.net.tls import TLSFactory
 
-        tls = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
-        return self.listenTCP(port, tls, backlog, interface)
+        tls = TLSFactory(contextFactory, factory, self._reactor, extension=self.tls_extension)
+        return self.listenTCP(port, tls, backlog, interface, reuse_port=reuse_port)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> NativePort:
         """

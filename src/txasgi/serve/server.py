@@ -59,7 +59,12 @@ class Server:
         self._config = config
         self._loop = loop
         self._listeners = NativeListeners(
-            reactor, loop=loop, backlog=config.backlog, reuse_port=config.reuse_port, table=SocketTable()
+            reactor,
+            loop=loop,
+            backlog=config.backlog,
+            reuse_port=config.reuse_port,
+            tls_extension=config.tls_extension,
+            table=SocketTable(),
         )
         self.deadlines = Deadlines(loop.time, loop.call_later, time.time)
         self._lifespan = Lifespan(application, loop, config.lifespan)
@@ -191,6 +196,16 @@ class Server:
             self._forced = True
             self._cut_off()
 
+    def reload(self) -> None:
+        """
+        Read certificates anew: SIGHUP.
+        """
+        contexts = self._listeners.tls_contexts
+        if not contexts:
+            _log.info("SIGHUP: there are no certificates to reload")
+        for one in contexts:
+            one.reload()
+
     # Stop
 
     async def stop(self) -> None:
@@ -265,7 +280,7 @@ def location(string: str, port: Any) -> str:
         path = os.fsdecode(name).replace("\0", "@").encode("utf-8", "backslashreplace").decode()
         return f"unix:{path}"
     if not hasattr(host, "port"):
-        return f"{string} ({host})"
+        return f"{endpoints.shown(string)} ({host})"
     address = getattr(host, "host", "")
     address = f"[{address}]" if ":" in address else address
     prefix = string.removeprefix("haproxy:").partition(":")[0]
@@ -280,6 +295,7 @@ def run_until_stopped(server: Server, reactor: Any, loop: asyncio.AbstractEventL
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, server.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, server.reload)
     executor = ThreadPoolExecutor(thread_name_prefix="txasgi")
     loop.set_default_executor(executor)
     main = loop.create_task(server.run())

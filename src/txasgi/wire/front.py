@@ -14,6 +14,9 @@ from txasgi.seam import Open
 from txasgi.wire.h1 import H1Connection
 from txasgi.wire.h1_input import H1Options
 
+# For a browser's eyes.
+_USE_HTTPS = b"This port speaks TLS: use https:// in place of http://.\n"
+
 
 @implementer(IProtocolFactory, IProtocolNegotiationFactory)
 class Front:
@@ -24,6 +27,11 @@ class Front:
     noisy = False
     protocol = None
     numPorts = 0
+    # Sent by a port that speaks TLS to a client that doesn't; one who types http:// sees what is wrong.
+    plain_reply = (
+        b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        % len(_USE_HTTPS)
+    ) + _USE_HTTPS
 
     def __init__(self, open: Open, options: H1Options) -> None:
         self._open = open

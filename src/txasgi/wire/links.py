@@ -27,4 +27,6 @@ def link_of(transport: Any, secure: bool) -> Link:
     """
     client = _asgi_address(transport.getPeer(), ours=False)
     server = _asgi_address(transport.getHost(), ours=True)
-    return Link("https" if secure else "http", client, server)
+    # Of our own TLS; None where applications need not know.
+    describe = getattr(transport, "tls_extension", None) if secure else None
+    return Link("https" if secure else "http", client, server, describe() if describe is not None else None)
