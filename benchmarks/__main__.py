@@ -63,7 +63,7 @@ def show_list() -> None:
         bounds = [
             f"{limit.at_most:.2f} x {' or '.join(limit.peers)}" for limit in LIMITS if limit.scenario == scenario.name
         ]
-        print(f"  {scenario.name:12} {scenario.title:40} {scenario.measure.unit:22} at most {', '.join(bounds)}")
+        print(f"  {scenario.name:13} {scenario.title:40} {scenario.measure.unit:22} at most {', '.join(bounds)}")
     print("servers")
     for server in SERVERS:
         for door, lines in server.doors.items():

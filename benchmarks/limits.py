@@ -33,6 +33,8 @@ LIMITS = (
     Limit("large", ("uvicorn", "granian"), 1.0),
     Limit("stream", ("uvicorn", "granian"), 1.0),
     Limit("tls", ("granian",), 0.95),
+    Limit("tls-large", ("uvicorn", "granian"), 1.0),
+    Limit("tls-handshake", ("uvicorn", "granian"), 1.0),
     # HTTP/2 in cleartext and over TLS, 10 streams, against Granian: 0.85, once there is a scenario for it.
     Limit("ws-32", ("uvicorn",), 0.65),
     Limit("ws-4096", ("uvicorn",), 0.65),

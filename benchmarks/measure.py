@@ -41,6 +41,13 @@ class Sample:
     busy: float | None = None
     errors: int = 0
 
+    @property
+    def per_cpu_second(self) -> float | None:
+        """
+        What a second of the server's CPU does; None if the cost is no CPU time.
+        """
+        return None if self.busy is None or not self.cost else 1e6 / self.cost
+
 
 class Measure(Protocol):
     """

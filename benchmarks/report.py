@@ -50,7 +50,7 @@ def verdicts(judged: list[Judged], server: str) -> str:
     return ", ".join(f"<= {one.limit.at_most:.2f} {one.verdict}" for one in found)
 
 
-COLUMNS = ("server", "", "per second", "p50 ms", "p99 ms", "busy", "txasgi/peer", "limit")
+COLUMNS = ("server", "", "per second", "per CPU s", "p50 ms", "p99 ms", "busy", "txasgi/peer", "limit")
 
 
 def row(comparison: Comparison, result: Result, judged: list[Judged]) -> list[str]:
@@ -62,6 +62,7 @@ def row(comparison: Comparison, result: Result, judged: list[Judged]) -> list[st
         result.server + (f" ({result.command})" if result.choice else ""),
         number(result.cost),
         number(result.middle("per_second")),
+        number(result.middle("per_cpu_second")),
         number(result.middle("p50_ms")),
         number(result.middle("p99_ms")),
         "-" if busy is None else f"{busy:.0%}",
@@ -82,8 +83,8 @@ def table(comparison: Comparison) -> str:
     lines = [f"{comparison.scenario.name}: {comparison.scenario.title}"]
     for cells in rows:
         aligned = [cells[0].ljust(widths[0])]
-        aligned += [cell.rjust(width) for cell, width in zip(cells[1:7], widths[1:7], strict=True)]
-        lines.append("  " + "  ".join([*aligned, cells[7]]).rstrip())
+        aligned += [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
+        lines.append("  " + "  ".join([*aligned, cells[-1]]).rstrip())
     failed = [result for result in comparison.results if not result.measured]
     lines += [f"  {result.server}: FAILED, {brief(result.failure)}" for result in failed]
     return "\n".join(lines)
@@ -106,7 +107,7 @@ def limit_table(comparisons: list[Comparison]) -> str:
         for one in judge(comparison):
             against = " or ".join(one.limit.peers)
             lines.append(
-                f"  {one.limit.scenario:12} against {against:19} at most {one.limit.at_most:.2f}  "
+                f"  {one.limit.scenario:13} against {against:19} at most {one.limit.at_most:.2f}  "
                 f"{span(one.ratio):20}  {one.verdict}"
             )
     return "\n".join(lines)
@@ -197,16 +198,16 @@ def loads_markdown(report: Report) -> list[str]:
     A row for each server under each load.
     """
     lines = [
-        "Under load; busy is the share of its core that the server used.",
+        "Under load; per CPU s is what a second of the server's CPU does, busy the share of its core that it used.",
         "",
-        "| work | server | per second | p50 ms | p99 ms | busy |",
-        "|---|---|---|---|---|---|",
+        "| work | server | per second | per CPU s | p50 ms | p99 ms | busy |",
+        "|---|---|---|---|---|---|---|",
     ]
     for comparison in report.comparisons:
         for result in comparison.results:
             if result.measured and result.middle("per_second") is not None:
                 cells = row(comparison, result, [])
-                lines.append(f"| {comparison.scenario.title} | {cells[0]} | {' | '.join(cells[2:6])} |")
+                lines.append(f"| {comparison.scenario.title} | {cells[0]} | {' | '.join(cells[2:7])} |")
     return lines
 
 

@@ -54,7 +54,7 @@ class Stage:
 
 def make_certificate(folder: Path) -> None:
     """
-    cert.pem and key.pem, self-signed, P-256, for 127.0.0.1: what a site with a recent certificate has.
+    cert.pem and key.pem for every server, self-signed, ECDSA on P-256: what a site with a recent certificate has.
     """
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]

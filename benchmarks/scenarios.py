@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.apps import CHUNK, CHUNKS, DOCUMENT, HELLO, LARGE
 from benchmarks.client import Request
 from benchmarks.lifetimes import FirstAnswer, IdleMemory
+from benchmarks.load_tls import HandshakeLoad
 from benchmarks.load_wrk import WrkLoad
 from benchmarks.load_ws import EchoLoad
 from benchmarks.measure import Measure
@@ -63,6 +64,8 @@ SCENARIOS = (
     Scenario("large", "answer of 1 MiB in one message", "large", "http", WrkLoad(LARGE_REQUEST)),
     Scenario("stream", "answer of 16 chunks of 4 KiB", "stream", "http", WrkLoad(STREAM_REQUEST)),
     Scenario("tls", "GET over TLS, 13 bytes", "hello", "tls", WrkLoad(HELLO_REQUEST)),
+    Scenario("tls-large", "answer of 1 MiB over TLS", "large", "tls", WrkLoad(LARGE_REQUEST)),
+    Scenario("tls-handshake", "full TLS handshake and one GET", "hello", "tls", HandshakeLoad(HELLO_REQUEST)),
     Scenario("ws-32", "WebSocket echo, 32 bytes", "echo", "websocket", EchoLoad(32)),
     Scenario("ws-4096", "WebSocket echo, 4 KiB", "echo", "websocket", EchoLoad(4096)),
     Scenario("idle", "idle keep-alive connection, 3,000 open", "hello", "http", IdleMemory(HELLO_REQUEST)),

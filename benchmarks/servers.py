@@ -85,6 +85,9 @@ TXASGI = "serve -e {endpoint} --no-access-log {app}"
 TCP = "tcp:{port}:interface=127.0.0.1"
 SSL = "ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={cert}"
 
+# Twisted lets 50 connections wait unless told; more come at a time where each has a handshake of its own.
+BACKLOG = ":backlog=4096"
+
 SERVERS = (
     Server(
         name=SUBJECT,
@@ -139,7 +142,7 @@ SERVERS = (
         beside=("twisted", "autobahn"),
         doors={
             "http": lines(only=DAPHNE.replace("{endpoint}", TCP)),
-            "tls": lines(only=DAPHNE.replace("{endpoint}", SSL)),
+            "tls": lines(only=DAPHNE.replace("{endpoint}", SSL + BACKLOG)),
             "websocket": lines(only=DAPHNE.replace("{endpoint}", TCP)),
         },
     ),
