@@ -32,6 +32,14 @@ SAMPLES: dict[str, tuple[list[str], str, str, Any]] = {
     "fd": (["--fd", "3"], "3", "3", 3),
     "backlog": (["--backlog", "64"], "64", "64", 64),
     "reuse_port": (["--reuse-port"], "yes", "true", True),
+    "ssl_certfile": (["--ssl-certfile", "a.pem"], "a.pem", '"a.pem"', "a.pem"),
+    "ssl_keyfile": (["--ssl-keyfile", "a.key"], "a.key", '"a.key"', "a.key"),
+    "ssl_keyfile_password": (["--ssl-keyfile-password", "a:b"], "a:b", '"a:b"', "a:b"),
+    "ssl_ca_certs": (["--ssl-ca-certs", "ca.pem"], "ca.pem", '"ca.pem"', "ca.pem"),
+    "ssl_cert_reqs": (["--ssl-cert-reqs", "optional"], "optional", '"optional"', "optional"),
+    "ssl_ciphers": (["--ssl-ciphers", "ECDHE+AESGCM"], "ECDHE+AESGCM", '"ECDHE+AESGCM"', "ECDHE+AESGCM"),
+    "dev_tls": (["--dev-tls"], "yes", "true", True),
+    "tls_extension": (["--tls-extension"], "yes", "true", True),
     "factory": (["--factory"], "1", "true", True),
     "app_dir": (["--app-dir", "src"], "src", '"src"', "src"),
     "interface": (["--interface", "asgi2"], "asgi2", '"asgi2"', "asgi2"),
@@ -53,6 +61,8 @@ SAMPLES: dict[str, tuple[list[str], str, str, Any]] = {
     "access_log": (["--no-access-log"], "0", "false", False),
     "loop": (["--loop", "asyncio"], "asyncio", '"asyncio"', "asyncio"),
 }
+# What an endpoint string says itself.
+SUGAR = ["host", "port", "uds", "fd", "dev_tls", *(name for name in OPTIONS if name.startswith("ssl_"))]
 SHORT = {"-e": "endpoint", "-b": "host", "--bind": "host", "-p": "port", "-u": "uds"}
 
 Command = Callable[..., str]
@@ -360,6 +370,18 @@ def test_stronger_source_takes_away(
         ({"fd": 3}, ["fd:3"]),
         ({"fd": 0, "uds": "/a"}, ["fd:0", "unix:/a"]),
         ({"endpoint": ["tcp:1", "tcp:2"]}, ["tcp:1", "tcp:2"]),
+        ({"ssl_certfile": "a.pem"}, [r"ssl:8000:interface=127.0.0.1:privateKey=a.pem:certKey=a.pem"]),
+        (
+            {"ssl_certfile": "a.pem", "ssl_keyfile": "a:b", "ssl_keyfile_password": "x:y", "port": 1},
+            [r"ssl:1:interface=127.0.0.1:privateKey=a\:b:certKey=a.pem:keyPassword=pass\:x\:y"],
+        ),
+        (
+            {"ssl_certfile": "a", "ssl_ca_certs": "c", "ssl_cert_reqs": "1", "ssl_ciphers": "X:Y", "host": "::1"},
+            [
+                r"ssl:8000:interface=\:\:1:privateKey=a:certKey=a:clientCA=c:clientVerify=optional:ciphers=X\:Y",
+            ],
+        ),
+        ({"dev_tls": True}, ["ssl:8000:interface=127.0.0.1:selfSigned=yes"]),
     ],
 )
 def test_endpoints(given: dict[str, Any], strings: list[str]) -> None:
@@ -367,6 +389,24 @@ def test_endpoints(given: dict[str, Any], strings: list[str]) -> None:
     Host, port, uds and fd are short for endpoint strings; a socket that is named takes the place of the default port.
     """
     assert configuration.endpoints(merged([given]), quote) == strings
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"ssl_keyfile": "a"}, "--ssl-keyfile needs --ssl-certfile"),
+        ({"ssl_ca_certs": "a"}, "--ssl-ca-certs needs --ssl-certfile"),
+        ({"ssl_certfile": "a", "uds": "/a"}, "--uds"),
+        ({"dev_tls": True, "fd": 3}, "--fd"),
+        ({"dev_tls": True, "ssl_certfile": "a"}, "--dev-tls"),
+    ],
+)
+def test_tls_options_that_do_not_go_together(given: dict[str, Any], named: str) -> None:
+    """
+    Options of TLS that contradict each other, or have nothing to apply to, are named.
+    """
+    with pytest.raises(ConfigError, match=named):
+        configuration.endpoints(merged([given]), quote)
 
 
 # What is refused, and how
@@ -634,7 +674,7 @@ def configs(draw: st.DrawFn) -> Config:
         name: draw(st.sampled_from(one.choices) if one.choices else KINDS[one.kind]) for name, one in OPTIONS.items()
     }
     if values["endpoint"]:
-        for name in ("host", "port", "uds", "fd"):
+        for name in SUGAR:
             del values[name]
     return Config(**values)
 
