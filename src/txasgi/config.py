@@ -345,6 +345,11 @@ def _text(value: object) -> str:
     raise ValueError("a text")
 
 
+def _choice(value: object) -> str:
+    # Numbers are Uvicorn's for --ssl-cert-reqs.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+
+
 def _texts(value: object) -> list[str]:
     if isinstance(value, str):
         return value.split()
@@ -381,7 +386,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "seconds": _seconds,
     "bytes": _bytes,
     "flag": _flag,
-    "choice": _text,
+    "choice": _choice,
     "list": _texts,
     "field": _fields,
 }

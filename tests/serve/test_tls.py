@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.serve.conftest import Certificates, ssl_endpoint
-from tests.serve.processes import DEADLINE_S, address_of, ask, dial, ended, read_answer, request, serving
+from tests.serve.processes import DEADLINE_S, ask, dial, ended, read_answer, request, serving
 
 
 def test_full_chain(folder: Path, certificates: Certificates) -> None:
@@ -55,18 +55,6 @@ def test_alpn(folder: Path, certificates: Certificates) -> None:
         assert sock.selected_alpn_protocol() == "http/1.1"
         sock.sendall(request())
         assert read_answer(sock).status == 200
-
-
-def test_plain_client_of_a_tls_port(folder: Path, certificates: Certificates) -> None:
-    """
-    A client that does not speak TLS is cut off without a trace, and others are served.
-    """
-    endpoint = ssl_endpoint(certificates.key, certificates.fullchain)
-    with serving(folder, "-e", endpoint, "served:app") as process:
-        with socket.create_connection(address_of(process.location), 10) as sock:
-            sock.sendall(request())
-            assert b"HTTP/" not in sock.recv(100)
-        assert ask(process.location, trust=certificates.trust).status == 200
 
 
 @pytest.mark.slow

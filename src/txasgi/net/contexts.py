@@ -116,8 +116,9 @@ class _Set:
         """
         name = name.lower().rstrip(".")
         found = self.by_name.get(name)
-        if found is None:
-            found = self.by_name.get("*." + name.partition(".")[2])
+        first, dot, rest = name.partition(".")
+        if found is None and first and dot:
+            found = self.by_name.get("*." + rest)
         return found if found is not None else self.default
 
 

@@ -194,7 +194,8 @@ def _tls_endpoint(reactor: NativeListeners, string: str) -> Listen:
     return _bind_arguments(functools.partial(start, shown=shown(string)), reactor, string)
 
 
-_PASSWORD = re.compile(r"(keyPassword=pass\\?:)(?:\\.|[^:\\])*")
+# As it should be written, and as it is written by mistake: without pass, or without the backslash.
+_PASSWORD = re.compile(r"(keyPassword=)(?!env\\?:)(?:pass:)?(?:\\.|[^:\\])*")
 
 
 def shown(string: str) -> str:

@@ -89,7 +89,7 @@ class TLSTransport(TLSInput):
         elif self._phase == HANDSHAKING and not self._half_closed and (not self.disconnecting or self.producer):
             self._early.append(data)
             self._early_bytes += len(data)
-            if self._early_bytes > HIGH_WATER_BYTES and self.producer is not None and self.streamingProducer:
+            if self.producer is not None and self.streamingProducer and self._full():
                 self.producer.pauseProducing()
         elif self._phase == OPEN and not self._half_closed:
             self._write_large(data)
@@ -173,14 +173,10 @@ class TLSTransport(TLSInput):
     def _close_write_side(self, records: Records) -> None:
         self._half_closed = True
         self._seal(records)
-        can_half_close = interfaces.IHalfCloseableDescriptor.providedBy(self.transport)
         if self._ended:
             self._finish()
-        elif can_half_close:
-            # It tells when that is done.
-            self.transport.loseWriteConnection()
         else:
-            self._later(self.writeConnectionLost)
+            self._end_writing()
 
     def getPeer(self) -> Any:
         """
@@ -229,7 +225,16 @@ class TLSTransport(TLSInput):
         """
         Who this is, for Twisted's log.
         """
-        return f"{type(self._protocol).__name__} (TLS)"
+        prefix = f"{type(self._protocol).__name__} (TLS)"
+        # Twisted asks its protocols before they are connected.
+        return f"{prefix},{self.transport.getPeer()}" if self.transport is not None else prefix
+
+    @property
+    def logstr(self) -> str:
+        """
+        The same as an attribute, which some protocols read.
+        """
+        return self.logPrefix()
 
     # IConsumer
 
@@ -250,7 +255,10 @@ class TLSTransport(TLSInput):
             producer.pauseProducing()
 
     def _full(self) -> bool:
-        return self._stalled or (self._phase == HANDSHAKING and self._early_bytes > HIGH_WATER_BYTES)
+        if self._phase == HANDSHAKING:
+            # A pull producer is asked when nothing waits.
+            return self._early_bytes > (HIGH_WATER_BYTES if self.streamingProducer else 0)
+        return self._stalled
 
     def unregisterProducer(self) -> None:
         """
@@ -276,9 +284,8 @@ class TLSTransport(TLSInput):
         Everything is written.
         """
         self._stalled = False
-        if self._phase == CLOSING:
-            if self._timer is None:
-                self._set_timer(self._linger_s, self._cut_off)
+        if self._end_wanted:
+            self._end_writing()
         elif self.producer is not None and self._phase == OPEN:
             self.producer.resumeProducing()
         self._maybe_close()

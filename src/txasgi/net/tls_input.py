@@ -30,6 +30,14 @@ HIGH_WATER_BYTES = 2**16
 
 HANDSHAKING, OPEN, CLOSING, OVER = range(4)
 
+# RFC 8446 section 5.1 and 6: the content type of a handshake's record; a fatal alert, not encrypted.
+_HANDSHAKE_RECORD = 22
+_UNEXPECTED_MESSAGE = b"\x15\x03\x03\x00\x02\x02\x0a"
+# What encryption adds to a record: 22 bytes with TLS 1.3, 29 with 1.2. If a read had more around its plaintext, there
+# was another record, which may ask for an answer (KeyUpdate, RFC 8446 section 4.6.3; a renegotiation, which is refused).
+_ONE_RECORD_BYTES = 29
+_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ", b"PRI ")
+
 
 class _Outflow:
     """
@@ -61,6 +69,8 @@ class TLSInput:
     """
 
     TLS = True
+    # A close that the peer does not answer needs no deadline of the protocol's.
+    ends_by_itself = True
     connected = 0
     disconnected = 0
     disconnecting = False
@@ -77,6 +87,8 @@ class TLSInput:
         self._records: Records | None = None
         self._reason: Failure | None = None
         self._timer: Any = None
+        # The peer has sent something that looks like TLS.
+        self._begun = False
         # Written during the handshake.
         self._early: list[bytes] = []
         self._early_bytes = 0
@@ -88,8 +100,13 @@ class TLSInput:
         # The peer has sent close_notify; we have, or will once the handshake is over.
         self._ended = False
         self._half_closed = False
+        # The transport below is to be closed for writing once it is not stalled any more.
+        self._end_wanted = False
+        # It has us as its producer.
+        self._registered = False
         # Nothing that comes can be decrypted any more.
         self._broken = False
+        self._linger_s = CLOSE_S
 
     def write(self, data: bytes) -> None:
         raise NotImplementedError
@@ -101,6 +118,9 @@ class TLSInput:
         raise NotImplementedError
 
     def _maybe_close(self) -> None:
+        raise NotImplementedError
+
+    def _full(self) -> bool:
         raise NotImplementedError
 
     def _close_write_side(self, records: Records) -> None:
@@ -116,6 +136,7 @@ class TLSInput:
         self.connected = 1
         self._set_timer(HANDSHAKE_S, self._too_slow)
         transport.registerProducer(_Outflow(self), True)
+        self._registered = True
         self._protocol.makeConnection(self)
 
     def connectionMade(self) -> None:
@@ -128,7 +149,14 @@ class TLSInput:
         Ciphertext.
         """
         records = self._records
-        if self._phase != OPEN or records is None or self._paused or self._held or len(data) > FEED_BYTES:
+        if (
+            self._phase != OPEN
+            or records is None
+            or self._paused
+            or self.disconnecting
+            or self._held
+            or len(data) > FEED_BYTES
+        ):
             self._receive(data)
             return
         try:
@@ -138,7 +166,7 @@ class TLSInput:
             return
         if plain:
             self._protocol.dataReceived(plain)
-        else:
+        if len(data) - len(plain) > _ONE_RECORD_BYTES:
             self._flush(records)
         if records.state != WANTING:
             self._advance()
@@ -187,11 +215,8 @@ class TLSInput:
         except SSL.Error as error:
             self._fail(error)
             return
-        if not plain:
-            # A message of the handshake protocol may ask for an answer (KeyUpdate, RFC 8446 section 4.6.3; the
-            # refusal of a renegotiation).
-            self._flush(records)
-        elif self._phase == OPEN and not self.disconnecting:
+        self._flush(records)
+        if plain and self._phase == OPEN and not self.disconnecting:
             self._protocol.dataReceived(plain)
 
     def readConnectionLost(self, reason: Failure | None = None) -> None:
@@ -209,7 +234,7 @@ class TLSInput:
         """
         What we wrote is sent, and our side closed.
         """
-        if self._phase == OPEN and self._half_closed and IHalfCloseableProtocol.providedBy(self._protocol):
+        if self._phase == OPEN and IHalfCloseableProtocol.providedBy(self._protocol):
             self._protocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -219,6 +244,9 @@ class TLSInput:
         self._cancel_timer()
         if self._reason is not None:
             reason = self._reason
+        elif self._ended and self._phase != OPEN:
+            # Whether it waited for our close_notify, or has left meanwhile.
+            reason = Failure(ConnectionDone())
         elif self._phase in (HANDSHAKING, OPEN) and not self._ended and reason.check(ConnectionDone):
             reason = Failure(ConnectionLost("the peer closed without close_notify"))
         self._phase = OVER
@@ -244,13 +272,15 @@ class TLSInput:
 
     def _go_on_with_handshake(self, piece: bytes | memoryview) -> None:
         records = self._records
-        if records is None:
-            reply = self.factory.plain_reply
-            # A request in plain text begins with a method; a record of the handshake with 22.
-            if reply is not None and 0x41 <= piece[0] <= 0x5A:
-                self._reason = Failure(SSL.Error([("SSL routines", "", "http request")]))
-                self._give_up("it speaks plain text", reply)
+        if records is None or not self._begun:
+            # OpenSSL has no alert for what is no record at all.
+            if self.factory.plain_reply is not None and _may_be_http(bytes(piece[:8])):
+                self._refuse("http request", self.factory.plain_reply)
                 return
+            if piece[0] != _HANDSHAKE_RECORD:
+                self._refuse("no record of TLS", _UNEXPECTED_MESSAGE)
+                return
+            self._begun = True
             records = self._connect()
         try:
             complete = records.handshake(piece)
@@ -272,10 +302,10 @@ class TLSInput:
 
     def _established(self, records: Records) -> None:
         self._cancel_timer()
+        full = self._full()
         self._phase = OPEN
         records.state = MORE
         early, self._early = self._early, []
-        full = self._early_bytes > HIGH_WATER_BYTES
         half_closed, self._half_closed = self._half_closed, False
         for data in early:
             self.write(data)
@@ -352,6 +382,10 @@ class TLSInput:
         alert = records.take()
         self._give_up(_told(error), alert)
 
+    def _refuse(self, why: str, reply: bytes) -> None:
+        self._reason = Failure(SSL.Error([("SSL routines", "", why)]))
+        self._give_up(why, reply)
+
     def _give_up(self, why: str, last_words: bytes) -> None:
         what = "TLS handshake" if self._phase == HANDSHAKING else "TLS"
         _log.debug("%s of %s failed: %s", what, self.transport.getPeer(), why)
@@ -371,15 +405,37 @@ class TLSInput:
         Our side is closed. Read on, so that the peer gets to read what we sent, and until it closes too.
         """
         self._paused = False
-        can_half_close = IHalfCloseableDescriptor.providedBy(self.transport)
-        if not self._half_closed and can_half_close:
-            self.transport.loseWriteConnection()
         self._linger_s = seconds
-        if not self._stalled:
-            self._set_timer(seconds, self._cut_off)
         self.transport.resumeProducing()
+        self._end_writing()
         if self._held or (self._records is not None and self._records.state == MORE):
             self._later(self._read_on)
+
+    def _end_writing(self) -> None:
+        """
+        Close the transport below for writing, if it can do that.
+        """
+        self._end_wanted = self._stalled
+        if self._stalled:
+            # `flow` comes back here.
+            return
+        if self._phase == CLOSING:
+            self._set_timer(self._linger_s, self._cut_off)
+        if not self._registered:
+            # Done already, before the protocol lost the rest of the connection too.
+            return
+        # As long as there is a producer, Twisted's transports don't.
+        self._unregister()
+        can_half_close = IHalfCloseableDescriptor.providedBy(self.transport)
+        if can_half_close:
+            self.transport.loseWriteConnection()
+        else:
+            self._later(self.writeConnectionLost)
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            self.transport.unregisterProducer()
 
     def _finish(self) -> None:
         """
@@ -387,25 +443,22 @@ class TLSInput:
         """
         self._phase = OVER
         self.disconnecting = True
-        self.transport.unregisterProducer()
+        self._unregister()
         self.transport.loseConnection()
 
     def _cut_off(self) -> None:
         """
-        The peer did not answer our close_notify.
+        The peer did not close. What the kernel still has for it is sent all the same, as nothing is aborted here.
         """
         self._timer = None
-        self._phase = OVER
         if self._reason is None:
             self._reason = Failure(ConnectionDone())
-        self._abort()
+        self._finish()
 
     def _abort(self) -> None:
+        self._unregister()
         abort = getattr(self.transport, "abortConnection", None)
-        if abort is None:
-            self.transport.unregisterProducer()
-            abort = self.transport.loseConnection
-        abort()
+        (abort or self.transport.loseConnection)()
 
     def _set_timer(self, seconds: float, call: Callable[[], object]) -> None:
         self._cancel_timer()
@@ -421,6 +474,13 @@ class TLSInput:
         In the next turn of the loop, unless the connection is over by then.
         """
         self._clock.callLater(0, lambda: call() if self.connected else None)
+
+
+def _may_be_http(begin: bytes) -> bool:
+    """
+    Whether these first bytes are the beginning of an HTTP request in plain text.
+    """
+    return any(begin.startswith(method[: len(begin)]) for method in _METHODS)
 
 
 def _told(error: SSL.Error) -> str:

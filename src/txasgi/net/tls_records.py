@@ -38,10 +38,12 @@ class Records:
     state: what the last `decrypt` ended with.
     """
 
-    __slots__ = ("_connection", "state")
+    __slots__ = ("_connection", "_error", "state")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
+        # To be raised when what came before it was returned.
+        self._error: SSL.Error | None = None
         self.state = WANTING
 
     def handshake(self, data: bytes | memoryview) -> bool:
@@ -59,7 +61,8 @@ class Records:
         """
         Take ciphertext (FEED_BYTES at most, or b"" to read on) and return what plaintext is whole, READ_BYTES at most.
 
-        Sets `state`. Raises SSL.Error when the peer broke the protocol; the plaintext before that is lost.
+        Sets `state`. Raises SSL.Error when the peer broke the protocol, not before the plaintext ahead of that was
+        returned, with the state MORE.
         """
         if data:
             self._feed(data)
@@ -67,12 +70,22 @@ class Records:
         self.state = MORE
         try:
             while len(whole) <= READ_BYTES - RECORD_BYTES:
-                whole += self._connection.recv(RECORD_BYTES)
+                whole += self._recv()
         except SSL.WantReadError:
             self.state = WANTING
         except SSL.ZeroReturnError:
             self.state = ENDED
+        except SSL.Error as error:
+            if not whole:
+                raise
+            self._error = error
         return whole
+
+    def _recv(self) -> bytes:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return self._connection.recv(RECORD_BYTES)
 
     def _feed(self, data: bytes | memoryview) -> None:
         if data:
@@ -132,12 +145,18 @@ class LeanRecords(Records):
         _clear_errors()
         size = _ssl_read(ssl, buffer, READ_BYTES)
         if size <= 0:
+            if self._error is not None:
+                raise self._error
             self._ended(size)
             return b""
         while size <= READ_BYTES - RECORD_BYTES:
             more = _ssl_read(ssl, buffer + size, RECORD_BYTES)
             if more <= 0:
-                self._ended(more)
+                try:
+                    self._ended(more)
+                except SSL.Error as error:
+                    self._error = error
+                    self.state = MORE
                 break
             size += more
         else:

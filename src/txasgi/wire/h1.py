@@ -307,7 +307,7 @@ class H1Connection(H1Input):
     def _close(self, within_s: float = LINGER_ALL_S) -> None:
         self._closing = True
         self.deadline = None
-        if self._secure and not self._stalled:
+        if self._secure and not self._stalled and not getattr(self.transport, "ends_by_itself", False):
             # Twisted's TLS waits for the client's close_notify, which some never send.
             self._set_deadline(within_s)
         self.transport.unregisterProducer()
