@@ -4,9 +4,11 @@ Serving leaves nothing behind: not in the process's memory, and not for the garb
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from txasgi.net.certificates import SelfSigned
+from txasgi.net.contexts import ServerContexts, TLSSettings
+from txasgi.net.tls import TLSFactory
 from txasgi.testing.rig import Rig
 from txasgi.testing.transports import MemoryTransport
 from txasgi.ws import engine
@@ -228,6 +233,62 @@ def test_no_cycle_per_connection() -> None:
             rig.settle()
             transport.lose()
             rig.advance(15)
+
+    found = unreachable(once, 20)
+    rig.close()
+    assert found == 0
+
+
+def tls_client() -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """
+    A client that trusts everybody, and what it reads and writes.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    read, written = ssl.MemoryBIO(), ssl.MemoryBIO()
+    return context.wrap_bio(read, written), read, written
+
+
+@pytest.mark.parametrize("ending", ["silent", "garbage", "half", "answered", "closed", "aborted"])
+def test_no_cycle_per_tls_connection(ending: str) -> None:
+    """
+    A connection over TLS leaves no reference cycle, whatever it was in the middle of when it ended.
+    """
+    rig = Rig(application, report=None)
+    contexts = ServerContexts("a", SelfSigned(), TLSSettings())
+    factory = TLSFactory(contexts, rig.front, rig.clock)
+
+    def once() -> None:
+        transport = MemoryTransport()
+        protocol = factory.buildProtocol(transport.getPeer())
+        transport.connect(protocol)
+        if ending == "garbage":
+            transport.receive(b"no TLS")
+        elif ending != "silent":
+            converse(transport)
+        if ending == "aborted":
+            protocol.abortConnection()
+        elif not transport.closed:
+            transport.lose()
+        rig.advance(15)
+
+    def converse(transport: MemoryTransport) -> None:
+        client, read, written = tls_client()
+        for step in range(1 if ending == "half" else 2):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            if step == 1:
+                client.write(GET)
+            transport.receive(written.read())
+            rig.settle()
+            read.write(transport.take())
+        if ending != "half":
+            assert client.read(1000).startswith(b"HTTP/1.1 200")
+        if ending == "closed":
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.unwrap()
+            transport.receive(written.read())
 
     found = unreachable(once, 20)
     rig.close()

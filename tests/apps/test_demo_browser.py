@@ -137,6 +137,8 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
     assert CHROMIUM is not None
     quiet = ["disable-background-networking", "disable-component-update", "disable-sync", "disable-quic"]
     flags = ["headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run", *quiet]
+    # The one of --dev-tls is nobody's.
+    flags += ["ignore-certificate-errors"]
     flags += ["remote-debugging-port=0", f"user-data-dir={tmp_path / 'profile'}"]
     with (
         process([CHROMIUM, *(f"--{flag}" for flag in flags), "about:blank"]) as stderr,
@@ -145,11 +147,12 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
         yield Tab(connection)
 
 
-@pytest.fixture
-def url() -> Iterator[str]:
-    server = ["-m", "txasgi", "-e", "tcp:0:interface=127.0.0.1", "txasgi.apps.demo:app"]
+@pytest.fixture(params=[[], ["--dev-tls"]], ids=["plain", "TLS"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    server = ["-m", "txasgi", "--port", "0", *request.param, "txasgi.apps.demo:app"]
     with process([sys.executable, *server]) as stderr:
-        yield announced(stderr, r"http://127\.0\.0\.1:[1-9]\d*") + "/"
+        scheme = "https" if request.param else "http"
+        yield announced(stderr, scheme + r"://127\.0\.0\.1:[1-9]\d*") + "/"
 
 
 def test_page_in_a_browser(url: str, tab: Tab) -> None:

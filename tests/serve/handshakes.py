@@ -88,7 +88,7 @@ def ask_over(sock: socket.socket, target: str = "/") -> Answer:
     return read_answer(sock)
 
 
-class TlsWebSocket:
+class WebSocket:
     """
     A WebSocket client on one thread. With two, as that of websockets has, Python's SSLSocket now and then breaks when
     it reads the tickets of TLS 1.3 while it writes.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.serve.conftest import Certificates, ssl_endpoint
+from tests.serve.handshakes import WebSocket
 from tests.serve.processes import (
     APPS,
     DEADLINE_S,
@@ -33,7 +34,6 @@ from tests.serve.processes import (
     started,
     until,
 )
-from websockets.sync.client import connect
 
 
 def has_ipv6() -> bool:
@@ -87,9 +87,10 @@ def test_websocket_over_tls_and_unix(folder: Path, certificates: Certificates) -
     with serving(folder, "-e", tls, "-e", "unix:a.sock", "served:app") as process:
         https, _ = process.listening(2)
         for location in (https, f"unix:{folder}/a.sock"):
-            with connect("ws://localhost/", sock=dial(location, certificates.trust), proxy=None) as websocket:
+            with dial(location, certificates.trust) as sock:
+                websocket = WebSocket(sock)
                 websocket.send("hello")
-                assert websocket.recv() == "hello"
+                assert websocket.receive() == "hello"
 
 
 @pytest.mark.parametrize(

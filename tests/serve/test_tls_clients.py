@@ -17,7 +17,7 @@ from tests.serve.certificates import Authorities, Signed, client_certificate, re
 from tests.serve.conftest import ssl_endpoint
 from tests.serve.handshakes import (
     Running,
-    TlsWebSocket,
+    WebSocket,
     alert_of,
     ask_over,
     client_file,
@@ -308,7 +308,7 @@ def scopes(location: str, context: ssl.SSLContext | None) -> Iterator[tuple[dict
     with shake(location, context) as sock:
         yield ask_over(sock).scope, sock
     with shake(location, context) as sock:
-        yield json.loads(TlsWebSocket(sock).receive()), sock
+        yield json.loads(WebSocket(sock).receive()), sock
 
 
 def check(told: dict[str, Any], sock: ssl.SSLSocket, server_certificate: Signed) -> None:

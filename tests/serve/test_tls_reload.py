@@ -26,7 +26,7 @@ from tests.serve.certificates import (
 )
 from tests.serve.conftest import ssl_endpoint
 from tests.serve.handshakes import (
-    TlsWebSocket,
+    WebSocket,
     alert_of,
     ask_over,
     chain_serials,
@@ -147,7 +147,7 @@ def test_open_connections_go_on(renewable: Renewable) -> None:
         shake(renewable.location) as idle,
         shake(renewable.location) as upgraded,
     ):
-        websocket = TlsWebSocket(upgraded)
+        websocket = WebSocket(upgraded)
         websocket.send("before")
         assert websocket.receive() == "before"
         assert ask_over(idle).status == 200
