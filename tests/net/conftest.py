@@ -17,15 +17,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from tests.net.rig import NATIVE, TWISTED, VARIANTS, Rig
+from tests.net.rig import NATIVE, TLS_NATIVE, TLS_VARIANTS, TWISTED, TWISTED_TLS, VARIANTS, Rig
+from tests.net.tls_rig import TWISTED_TLS_LACKS, TLSRig
+from twisted.internet.task import Cooperator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     A native transport or socket that is left to the garbage collector fails its test.
+    What Twisted's own TLS does not do is not asked of it.
     """
     for item in items:
-        if getattr(item, "callspec", None) is not None and item.callspec.params.get("variant") in NATIVE:
+        if getattr(item, "callspec", None) is None:
+            continue
+        variant = item.callspec.params.get("variant")
+        if variant == TWISTED_TLS and (reason := TWISTED_TLS_LACKS.get(item.originalname)):
+            item.add_marker(pytest.mark.skip(reason=reason))
+        if variant in (*NATIVE, *TLS_NATIVE):
             for kind in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
                 item.add_marker(pytest.mark.filterwarnings(f"error::{kind}"))
 
@@ -51,17 +59,28 @@ def variant(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def rig(variant: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+def rig(variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Rig]:
     """
     A rig of the variant, closed and checked after the test.
     """
     # sun_path holds 108 bytes: pytest's own folders can be longer.
     folder = tempfile.mkdtemp(prefix="net-")
     made = iter(range(1000))
-    rig = Rig(variant, lambda: os.path.join(folder, f"{next(made)}.sock"))
+
+    def path() -> str:
+        return os.path.join(folder, f"{next(made)}.sock")
+
+    if variant in TLS_VARIANTS:
+        rig: Rig = TLSRig(variant, path, request.getfixturevalue("certificate"))
+    else:
+        rig = Rig(variant, path)
+    # Twisted's own TLS asks for the installed reactor, and there is none in these tests.
     if variant == TWISTED:
-        # Twisted's own TLS asks for the installed reactor, and there is none in these tests.
         monkeypatch.setattr("twisted.protocols.tls._get_default_clock", lambda: rig.reactor)
+    if variant == TWISTED_TLS:
+        # Its pull producers do.
+        cooperator = Cooperator(scheduler=lambda call: rig.reactor.callLater(0, call))
+        monkeypatch.setattr("twisted.internet._producer_helpers.cooperate", cooperator.cooperate)
     try:
         yield rig
         rig.close()

@@ -1,5 +1,5 @@
 """
-A loop, a reactor and listeners in one of three variants, and the peers the contract tests talk through.
+A loop, a reactor and listeners in one of the variants, and the peers the contract tests talk through.
 
 Rules.
 
@@ -41,6 +41,12 @@ MIB = 1024 * KIB
 TWISTED = "twisted"
 NATIVE = ("native-asyncio", "native-uvloop")
 VARIANTS = (TWISTED, *NATIVE)
+
+# Over TLS, see tls_rig: Twisted's own is the oracle again.
+TWISTED_TLS = "twisted-tls"
+TLS_NATIVE = ("tls-asyncio", "tls-uvloop")
+OUR_TLS = ("tls-over-twisted", *TLS_NATIVE)
+TLS_VARIANTS = (TWISTED_TLS, *OUR_TLS)
 
 
 class Oops(Exception):
@@ -253,7 +259,7 @@ class PullProducer:
 
 
 def new_loop(variant: str) -> asyncio.AbstractEventLoop:
-    if variant == "native-uvloop":
+    if variant.endswith("-uvloop"):
         import uvloop
 
         return uvloop.new_event_loop()
@@ -273,8 +279,8 @@ def open_sockets() -> int:
     return count
 
 
-def queued_bytes(sock: socket.socket, request: int) -> int:
-    return struct.unpack("i", fcntl.ioctl(sock.fileno(), request, b"\0" * 4))[0]
+def queued_bytes(descriptor: int, request: int) -> int:
+    return struct.unpack("i", fcntl.ioctl(descriptor, request, b"\0" * 4))[0]
 
 
 class Client:
@@ -296,7 +302,12 @@ class Client:
         """
         What the kernel holds for us.
         """
-        return queued_bytes(self.sock, termios.FIONREAD)
+        return queued_bytes(self.sock.fileno(), termios.FIONREAD)
+
+    async def ready(self) -> None:
+        """
+        Wait until both sides can speak.
+        """
 
     async def send(self, payload: bytes) -> None:
         await self.loop.sock_sendall(self.sock, payload)
@@ -316,7 +327,12 @@ class Client:
     async def rest(self) -> bytes:
         """
         All bytes up to the end of the stream; raises ConnectionResetError when there is no clean end.
+
+        Over TLS the end is answered; until_end is the same without the answer.
         """
+        return await self.until_end()
+
+    async def until_end(self) -> bytes:
         whole = bytearray()
         while piece := await self.loop.sock_recv(self.sock, 256 * KIB):
             whole += piece
@@ -392,17 +408,24 @@ class Served:
         """
         number = len(self.factory.built)
         client = await self.connect(**options)
-        return client, await self.accepted(number)
+        server = await self.accepted(number)
+        await client.ready()
+        return client, server
 
 
 class Rig:
     """
     The thing under test: `listeners`, over a reactor and a loop of its own.
+
+    ours: whether the transports are txasgi's. native: whether the listeners are. tls: whether the ports speak TLS.
     """
+
+    tls = False
 
     def __init__(self, variant: str, paths: Callable[[], str]) -> None:
         self.variant = variant
-        self.native = variant in NATIVE
+        self.native = variant in (*NATIVE, *TLS_NATIVE)
+        self.ours = self.native or variant in OUR_TLS
         self.new_path = paths
         self.failures: list[Failure] = []
         self.loop_complaints: list[dict[str, Any]] = []
@@ -493,24 +516,36 @@ class Rig:
         Listen on TCP. protocol: a protocol class, or a factory.
         """
         factory = RecorderFactory(protocol) if isinstance(protocol, type) else protocol
-        return self.add(self.listeners.listenTCP(number, factory, interface=interface), factory)
+        return self.add(self.listen_tcp(number, factory, interface), factory)
+
+    def listen_tcp(self, number: int, factory: Any, interface: str) -> Any:
+        return self.listeners.listenTCP(number, factory, interface=interface)
+
+    def listen_unix(self, path: str, factory: Any, **options: Any) -> Any:
+        return self.listeners.listenUNIX(path, factory, **options)
+
+    def new_client(self, sock: socket.socket) -> Client:
+        return Client(self.loop, sock)
 
     def serve_unix(self, protocol: Any = Recorder, path: Any = None, **options: Any) -> Served:
         factory = RecorderFactory(protocol) if isinstance(protocol, type) else protocol
-        return self.add(self.listeners.listenUNIX(path or self.new_path(), factory, **options), factory)
+        return self.add(self.listen_unix(path or self.new_path(), factory, **options), factory)
 
     def serve_family(self, family: str, protocol: Any = Recorder) -> Served:
         if family == "unix":
             return self.serve_unix(protocol)
         return self.serve(protocol, {"tcp": "127.0.0.1", "tcp6": "::1"}[family])
 
-    async def connect(self, address: Any, receive_buffer_bytes: int = 0, bind: Any = None) -> Client:
+    async def connect(self, address: Any, receive_buffer_bytes: int = 0, bind: Any = None, **options: Any) -> Any:
+        """
+        options: for new_client.
+        """
         if not isinstance(address, tuple):
             family = socket.AF_UNIX
         else:
             family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
-        client = Client(self.loop, sock)
+        client = self.new_client(sock, **options)
         self._clients.append(client)
         sock.setblocking(False)
         if receive_buffer_bytes:
@@ -529,13 +564,25 @@ class Rig:
         """
         What has come for the served side and was not read by it.
         """
-        return queued_bytes(server.transport.getHandle(), termios.FIONREAD)
+        return queued_bytes(server.transport.fileno(), termios.FIONREAD)
 
     def unsent_bytes(self, server: Recorder) -> int:
         """
         What the kernel has taken from the served side and the peer has not acknowledged.
         """
-        return queued_bytes(server.transport.getHandle(), termios.TIOCOUTQ)
+        return queued_bytes(server.transport.fileno(), termios.TIOCOUTQ)
+
+    def wire_bytes(self, size: int) -> int:
+        """
+        As how many bytes a payload of *size* passes the kernel, at least.
+        """
+        return size
+
+    async def arrived(self, client: Client, server: Recorder, size: int) -> None:
+        """
+        Wait until what the client has sent, *size* bytes, is there for the served side, which does not read.
+        """
+        await self.until(lambda: self.unread_bytes(server) == size)
 
     # The end
 

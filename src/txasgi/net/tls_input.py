@@ -379,8 +379,7 @@ class TLSInput:
         assert records is not None
         if self._reason is None:
             self._reason = Failure(error)
-        alert = records.take()
-        self._give_up(_told(error), alert)
+        self._give_up(_told(error), records.take())
 
     def _refuse(self, why: str, reply: bytes) -> None:
         self._reason = Failure(SSL.Error([("SSL routines", "", why)]))
@@ -396,9 +395,11 @@ class TLSInput:
         self._early.clear()
         if last_words:
             self.transport.write(last_words)
-            self._linger(ALERT_S)
-        else:
+        if " alert " in why:
+            # The peer's own: it has gone, and knows why.
             self._finish()
+        else:
+            self._linger(ALERT_S)
 
     def _linger(self, seconds: float) -> None:
         """
