@@ -379,13 +379,16 @@ class TLSInput:
         assert records is not None
         if self._reason is None:
             self._reason = Failure(error)
-        self._give_up(_told(error), records.take())
+        why = _told(error)
+        # Its own close_notify or alert: it has gone, and knows why.
+        left = isinstance(error, SSL.ZeroReturnError) or " alert " in why
+        self._give_up(why, records.take(), left)
 
     def _refuse(self, why: str, reply: bytes) -> None:
         self._reason = Failure(SSL.Error([("SSL routines", "", why)]))
         self._give_up(why, reply)
 
-    def _give_up(self, why: str, last_words: bytes) -> None:
+    def _give_up(self, why: str, last_words: bytes, left: bool = False) -> None:
         what = "TLS handshake" if self._phase == HANDSHAKING else "TLS"
         _log.debug("%s of %s failed: %s", what, self.transport.getPeer(), why)
         self.disconnecting = True
@@ -395,8 +398,7 @@ class TLSInput:
         self._early.clear()
         if last_words:
             self.transport.write(last_words)
-        if " alert " in why:
-            # The peer's own: it has gone, and knows why.
+        if left:
             self._finish()
         else:
             self._linger(ALERT_S)
