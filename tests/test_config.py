@@ -46,6 +46,13 @@ SAMPLES: dict[str, tuple[list[str], str, str, Any]] = {
     "root_path": (["--root-path", "/api"], "/api", '"/api"', "/api"),
     "lifespan": (["--lifespan", "off"], "off", '"off"', "off"),
     "env_file": (["--env-file", ".env"], ".env", '".env"', ".env"),
+    "http": (["--http", "2"], "2", "2", "2"),
+    "h2_max_concurrent_streams": (["--h2-max-concurrent-streams", "7"], "7", "7", 7),
+    "h2_initial_window_size": (["--h2-initial-window-size", "64k"], "64k", '"64k"', 65536),
+    "h2_connection_window_size": (["--h2-connection-window-size", "1MiB"], "1MiB", '"1MiB"', 1048576),
+    "h2_max_frame_size": (["--h2-max-frame-size", "32k"], "32k", '"32k"', 32768),
+    "h2_max_header_list_size": (["--h2-max-header-list-size", "9000"], "9000", "9000", 9000),
+    "h2_header_table_size": (["--h2-header-table-size", "0"], "0", "0", 0),
     "server_header": (["--no-server-header"], "no", "false", False),
     "date_header": (["--no-date-header"], "off", "false", False),
     "header": (["--header", "A: 1", "--header", "b:2"], "A: 1\nb:2\n", '["A: 1", "b:2"]', ["A: 1", "b:2"]),
@@ -656,6 +663,8 @@ def test_print_config_can_be_read_back(arguments: list[str], serve: Command, tmp
 
 # Whatever an argument can hold: no NUL, no lone surrogates.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+# Between what RFC 9113 asks for at least and allows at most, for all of them.
+WINDOWS = st.integers(65535, (1 << 24) - 1)
 KINDS = {
     "text": TEXT,
     "path": TEXT,
@@ -671,7 +680,10 @@ KINDS = {
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     values = {
-        name: draw(st.sampled_from(one.choices) if one.choices else KINDS[one.kind]) for name, one in OPTIONS.items()
+        name: draw(
+            st.sampled_from(one.choices) if one.choices else WINDOWS if name.startswith("h2_") else KINDS[one.kind]
+        )
+        for name, one in OPTIONS.items()
     }
     if values["endpoint"]:
         for name in SUGAR:

@@ -29,6 +29,7 @@ ALLOWED = {
 # One door for each library.
 DOORS = {
     "httptools": {"wire/h1_input.py"},
+    "ngh2": {"wire/h2.py"},
     "autobahn": {"ws/machine.py"},
     "_nvx_xormasker": {"ws/machine.py"},
     "OpenSSL": {"net/tls.py", "net/tls_input.py", "net/tls_records.py", "net/tls_extension.py", "net/contexts.py"},

@@ -188,6 +188,14 @@ class Config:
         "path", "", "A file of NAME=value lines to put into the environment first.", section="application"
     )
 
+    http: str = option(
+        "choice",
+        "auto",
+        "The versions of HTTP that are spoken: 1, 2, or auto for both.",
+        section="http",
+        choices=("auto", "1", "2"),
+        why="Clients say by ALPN or by their first bytes which they speak.",
+    )
     server_header: bool = option("flag", True, "Send Server: txasgi.", section="http")
     date_header: bool = option(
         "flag",
@@ -197,6 +205,49 @@ class Config:
         why="RFC 9110 section 6.6.1 asks for it of every server with a clock.",
     )
     header: list[str] = option("field", [], "A field for every answer, as NAME:VALUE; may be repeated.", section="http")
+
+    h2_max_concurrent_streams: int = option(
+        "number",
+        100,
+        "Requests that one HTTP/2 connection may have open.",
+        section="http",
+        why="Hypercorn; nginx 128, Go 250. RFC 9113 advises no less than 100.",
+    )
+    h2_initial_window_size: int = option(
+        "bytes",
+        256 * KIB,
+        "What a client may send of one request body before the application has taken any of it.",
+        section="http",
+        why="This much can wait in memory for each stream; measured: a larger one makes a single upload no faster.",
+    )
+    h2_connection_window_size: int = option(
+        "bytes",
+        25 * MIB,
+        "The same for all streams of a connection together.",
+        section="http",
+        why="100 windows of 256 KiB: less, and applications that do not read hold up the uploads of others.",
+    )
+    h2_max_frame_size: int = option(
+        "bytes",
+        16 * KIB,
+        "The largest frame a client may send.",
+        section="http",
+        why="The least that RFC 9113 allows; larger frames only hold up other streams.",
+    )
+    h2_max_header_list_size: int = option(
+        "bytes",
+        64 * KIB,
+        "The largest request head, 32 bytes added for each field (RFC 9113 section 6.5.2).",
+        section="http",
+        why="That of HTTP/1.1.",
+    )
+    h2_header_table_size: int = option(
+        "bytes",
+        4 * KIB,
+        "What a connection may keep to compress request heads (RFC 7541).",
+        section="http",
+        why="The default of RFC 9113, and of most.",
+    )
 
     ws_max_size: int = option(
         "bytes",
@@ -391,9 +442,21 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "field": _fields,
 }
 
-_LIMITS = {"port": 65535, "fd": 1 << 20, "backlog": (1 << 31) - 1}
+_LIMITS = {
+    "port": 65535,
+    "fd": 1 << 20,
+    "backlog": (1 << 31) - 1,
+    # RFC 9113 section 6.5.2.
+    "h2_max_concurrent_streams": (1 << 31) - 1,
+    "h2_initial_window_size": (1 << 31) - 1,
+    "h2_connection_window_size": (1 << 31) - 1,
+    "h2_max_frame_size": (1 << 24) - 1,
+    "h2_max_header_list_size": (1 << 31) - 1,
+    "h2_header_table_size": (1 << 31) - 1,
+}
+_LEAST = {"h2_max_frame_size": 16 * KIB, "h2_connection_window_size": 65535}
 # A limit of nothing is a mistake; an unlimited one is not to be had.
-_POSITIVE = ("backlog", "ws_max_size", "ws_max_queue")
+_POSITIVE = ("backlog", "ws_max_size", "ws_max_queue", "h2_max_concurrent_streams", "h2_initial_window_size")
 
 
 def parse(one: Option, value: object, source: str) -> Any:
@@ -406,6 +469,8 @@ def parse(one: Option, value: object, source: str) -> Any:
             raise ValueError("one of " + ", ".join(one.choices))
         if one.name in _LIMITS and parsed > _LIMITS[one.name]:
             raise ValueError(f"at most {_LIMITS[one.name]}")
+        if parsed.__class__ is int and parsed < _LEAST.get(one.name, 0):
+            raise ValueError(f"at least {_LEAST[one.name]}")
         if one.name in _POSITIVE and parsed < 1:
             raise ValueError("at least 1")
     except ValueError as expected:

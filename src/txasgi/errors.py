@@ -15,9 +15,13 @@ Any other exception that leaves txasgi is a bug.
 from __future__ import annotations
 
 # RFC 9113 section 7
+NO_ERROR = 0x0
 PROTOCOL_ERROR = 0x1
+INTERNAL_ERROR = 0x2
 REFUSED_STREAM = 0x7
+CANCEL = 0x8
 ENHANCE_YOUR_CALM = 0xB
+INADEQUATE_SECURITY = 0xC
 
 
 class TxasgiError(Exception):

@@ -56,9 +56,10 @@ class Head:
     protocol: b"websocket" when the client asks for one (Upgrade, or the :protocol of RFC 8441), else None.
     expects_continue: the client waits for 100 (RFC 9110 section 10.1.1).
     complete: there is no body; `Exchange.end` is not called then.
+    pushes: `Stream.push` may be called (RFC 9113 section 8.4).
     """
 
-    __slots__ = ("complete", "expects_continue", "headers", "link", "method", "protocol", "target", "version")
+    __slots__ = ("complete", "expects_continue", "headers", "link", "method", "protocol", "pushes", "target", "version")
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class Head:
         protocol: bytes | None = None,
         expects_continue: bool = False,
         complete: bool = True,
+        pushes: bool = False,
     ) -> None:
         self.method = method
         self.target = target
@@ -79,6 +81,7 @@ class Head:
         self.protocol = protocol
         self.expects_continue = expects_continue
         self.complete = complete
+        self.pushes = pushes
 
 
 class Stream(Protocol):
@@ -91,6 +94,12 @@ class Stream(Protocol):
     def inform(self, status: int, headers: Sequence[Field]) -> None:
         """
         Send an informational answer, 100 or 103 (RFC 9110 section 15.2). Any number of times before `start`.
+        """
+
+    def push(self, target: bytes, headers: Sequence[Field]) -> None:
+        """
+        Promise the client the answer to a GET of *target* that it has not asked for yet, and open it as a request of
+        its own. Only where `Head.pushes`; ignored when the client takes no more.
         """
 
     def start(self, status: int, headers: Sequence[Field], length: int | None) -> None:
@@ -143,7 +152,12 @@ class Stream(Protocol):
 class Exchange(Protocol):
     """
     The application's half of one request, driven by the wire, in order, never re-entered.
+
+    running: the application still works on it, also after `lost`.
     """
+
+    @property
+    def running(self) -> bool: ...
 
     def data(self, chunk: bytes) -> None:
         """

@@ -22,6 +22,8 @@ MIB = 1024 * KIB
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 AFTER = b"GET /after HTTP/1.1\r\nHost: a\r\n\r\n"
+# A protocol that is not spoken (RFC 9110 section 7.8 has it for an example); one that is, but not behind a body.
+IRC = (b"Connection: Upgrade", b"Upgrade: IRC/6.9")
 H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.wire.h1_client import AFTER, GET, H2C, get, post
+from tests.wire.h1_client import AFTER, GET, H2C, IRC, get, post
 
 
 @dataclass(slots=True)
@@ -382,7 +382,7 @@ GOOD = [
         headers=[(b"te", b"trailers, deflate;q=0.5")],
     ),
     Good("Connection: close, TE", get(b"/", b"Connection: close, TE", b"TE: trailers"), closes=True),
-    Good("Upgrade: h2c", get(b"/", *H2C), headers=[(b"upgrade", b"h2c")]),
+    Good("Upgrade: IRC", get(b"/", *IRC), headers=[(b"upgrade", b"IRC/6.9")]),
     Good("Upgrade: h2c with a body", post(*H2C, b"Content-Length: 5", body=b"hello"), body=b"hello", method="POST"),
     Good(
         "Upgrade: h2c with chunks", post(*H2C, CHUNKED, body=b"5\r\nhello\r\n0\r\n\r\n"), body=b"hello", method="POST"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.wire.h1_client import AFTER, GET, H2C, Client, Serve, deadlines, echo, get, pass_time, post, quiet
+from tests.wire.h1_client import AFTER, GET, IRC, Client, Serve, deadlines, echo, get, pass_time, post, quiet
 from tests.wire.h1_requests import BAD, GOOD, Bad, Good
 
 from txasgi.testing.conform.http_peer import answer_with, read_body
@@ -61,7 +61,7 @@ class TestRefusals:
             client.send(bad.data, 1 if len(bad.data) < 6000 else 997)
         else:
             before = 1
-            lines = H2C if way == "behind an upgrade" else ()
+            lines = IRC if way == "behind an upgrade" else ()
             client.send(get(b"/before", *lines) + bad.data + AFTER)
 
         self.check(client, bad, before)

@@ -72,6 +72,13 @@ class HttpExchange(Answer):
 
     # Exchange: from the wire
 
+    @property
+    def running(self) -> bool:
+        """
+        The application's task has not ended.
+        """
+        return self.task is not None and not self.task.done()
+
     def data(self, chunk: bytes) -> None:
         """
         Body bytes.
@@ -180,6 +187,8 @@ class HttpExchange(Answer):
             self.trailers(message)
         elif kind == "http.response.early_hint":
             self._hint(message)
+        elif kind == "http.response.push" and self.head.pushes:
+            self._push(message)
         else:
             raise ApplicationError(f"{kind!r} is no message of an HTTP answer")
         if self._stalled:
@@ -202,6 +211,19 @@ class HttpExchange(Answer):
             if not isinstance(links, Iterable) or isinstance(links, (str, bytes)):
                 raise ApplicationError(f"links must be a list of bytes, not {links!r}")
             self.stream.inform(103, checked([(b"link", link) for link in links]))
+
+    def _push(self, message: Message) -> None:
+        """
+        A promise of another answer; before the end of this one, as it belongs to it (RFC 9113 section 8.4.1).
+        """
+        path = message.get("path")
+        if not isinstance(path, str) or not path.startswith("/") or not path.isascii() or not path.isprintable():
+            raise ApplicationError(f"path must be a text that begins with /, percent-encoded, not {path!r}")
+        if " " in path or "#" in path:
+            raise ApplicationError(f"path must be percent-encoded, and have no fragment: {path!r}")
+        fields = checked(message.get("headers", ()))
+        if self.phase < DONE:
+            self.stream.push(path.encode(), fields)
 
     async def _send_path(self, path: object) -> None:
         """

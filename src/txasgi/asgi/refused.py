@@ -20,6 +20,7 @@ class Refused:
     """
 
     def __init__(self, gate: Gate, head: Head, stream: Stream, error: HandshakeRefused) -> None:
+        self.running = False
         self._gate = gate
         self._head = head
         self._stream: Stream | None = stream

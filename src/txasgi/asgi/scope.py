@@ -61,6 +61,8 @@ def http_scope(head: Head, root: RootPath, state: dict[str, Any] | None) -> dict
     }
     if link.tls is not None:
         scope["extensions"]["tls"] = link.tls.copy()
+    if head.pushes:
+        scope["extensions"]["http.response.push"] = {}
     if state is not None:
         scope["state"] = state.copy()
     return scope

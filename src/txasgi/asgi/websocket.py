@@ -95,6 +95,13 @@ class WebSocketExchange:
 
     # Exchange: from the wire
 
+    @property
+    def running(self) -> bool:
+        """
+        The application's task has not ended.
+        """
+        return self.task is not None and not self.task.done()
+
     def data(self, chunk: bytes) -> None:
         """
         Bytes from the tunnel.

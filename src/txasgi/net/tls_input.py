@@ -34,9 +34,9 @@ HANDSHAKING, OPEN, CLOSING, OVER = range(4)
 _HANDSHAKE_RECORD = 22
 _UNEXPECTED_MESSAGE = b"\x15\x03\x03\x00\x02\x02\x0a"
 # What encryption adds to a record: 22 bytes with TLS 1.3, 29 with 1.2. If a read had more around its plaintext, there
-# was another record, which may ask for an answer (KeyUpdate, RFC 8446 section 4.6.3; a renegotiation, which is refused).
+# was another record, which may ask for an answer (KeyUpdate, RFC 8446 section 4.6.3; or a renegotiation, refused).
 _ONE_RECORD_BYTES = 29
-_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ", b"PRI ")
+_METHODS = [name + b" " for name in b"GET HEAD POST PUT DELETE OPTIONS PATCH CONNECT TRACE PRI".split()]
 
 
 class _Outflow:

@@ -31,6 +31,7 @@ from txasgi.net.listen import NativeListeners, SocketTable
 from txasgi.observe import access
 from txasgi.wire.front import Front
 from txasgi.wire.h1_input import H1Options
+from txasgi.wire.h2 import H2Options
 
 _log = logging.getLogger("txasgi")
 
@@ -90,7 +91,9 @@ class Server:
             return
         self.deadlines.start()
         self.gate = self._make_gate()
-        self.front = Front(self.gate.open, self._make_h1_options(self.gate))
+        http = self._config.http
+        h2 = self._make_h2_options(self.gate) if http != "1" else None
+        self.front = Front(self.gate.open, self._make_h1_options(self.gate), h2, http1=http != "2")
         try:
             for string, endpoint in parsed:
                 try:
@@ -169,6 +172,24 @@ class Server:
             fields=gate.fields,
         )
         if self._config.access_log:
+            options.refused = access.refused
+        return options
+
+    def _make_h2_options(self, gate: Gate) -> H2Options:
+        config = self._config
+        options = H2Options(
+            deadlines=self.deadlines,
+            call_soon=self._loop.call_soon,
+            keep_alive_s=config.timeout_keep_alive,
+            max_concurrent_streams=config.h2_max_concurrent_streams,
+            initial_window_bytes=config.h2_initial_window_size,
+            connection_window_bytes=config.h2_connection_window_size,
+            max_frame_bytes=config.h2_max_frame_size,
+            header_list_bytes=config.h2_max_header_list_size,
+            header_table_bytes=config.h2_header_table_size,
+            fields=gate.fields,
+        )
+        if config.access_log:
             options.refused = access.refused
         return options
 

@@ -14,10 +14,11 @@ from txasgi.asgi.gate import Gate
 from txasgi.asgi.task import Application, Message, Receive, Send
 from txasgi.deadlines import Deadlines
 from txasgi.errors import PeerError
-from txasgi.seam import Link, Outcome
+from txasgi.seam import Exchange, Head, Link, Outcome, Stream
 from txasgi.testing.transports import MemoryTransport
 from txasgi.wire.front import Front
 from txasgi.wire.h1_input import H1Options
+from txasgi.wire.h2 import H2Options
 
 
 class Rig:
@@ -26,15 +27,25 @@ class Rig:
 
     application: an ASGI application, or a `Script`.
     options: keyword arguments for the Gate (`txasgi.asgi.gate`).
-    h1: fields of H1Options to set.
+    h1, h2: fields of H1Options and H2Options to set.
+    beside: another application, for targets below /beside; its tasks and outcomes are not counted.
 
     outcomes, refusals: what was reported.
     errors: what the loop's exception handler got; a test should find it empty.
+    awake: clients that have something to do in the next turn of the loop.
     """
 
-    def __init__(self, application: Application, h1: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        application: Application,
+        h1: dict[str, Any] | None = None,
+        h2: dict[str, Any] | None = None,
+        beside: Application | None = None,
+        **options: Any,
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self.errors: list[dict[str, Any]] = []
+        self.awake: set[object] = set()
         self.loop.set_exception_handler(lambda _loop, context: self.errors.append(context))
         self.clock = Clock()
         # A real clock is never near zero.
@@ -50,7 +61,15 @@ class Rig:
         self.h1 = H1Options(
             self.deadlines, self.loop.call_soon, fields=self.gate.fields, refused=self._refused, **(h1 or {})
         )
-        self.front = Front(self.gate.open, self.h1)
+        self.h2 = H2Options(
+            self.deadlines, self.loop.call_soon, fields=self.gate.fields, refused=self._refused, **(h2 or {})
+        )
+        self._beside = Gate(beside, self.loop, self.deadlines) if beside is not None else None
+        self.front = Front(self.gate.open if beside is None else self._open, self.h1, self.h2)
+
+    def _open(self, head: Head, stream: Stream) -> Exchange:
+        assert self._beside is not None
+        return (self._beside if head.target.startswith(b"/beside") else self.gate).open(head, stream)
 
     def _refused(self, _link: Link, error: PeerError) -> None:
         self.refusals.append(error)
@@ -65,11 +84,13 @@ class Rig:
 
     def settle(self) -> None:
         """
-        Run the loop until nothing is left that is ready to run. Real time plays no part.
+        Run the loop until nothing is left that is ready to run, and no client is awake. Real time plays no part.
         """
-        for _ in range(20):
+        quiet = 0
+        while quiet < 20:
             self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
+            quiet = 0 if self.awake else quiet + 1
 
     def settle_threads(self, done: Callable[[], bool]) -> None:
         """

@@ -10,9 +10,11 @@ from typing import Any
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNegotiationFactory
 from zope.interface import implementer
 
-from txasgi.seam import Open
+from txasgi.errors import BadRequest
+from txasgi.seam import Head, Open
 from txasgi.wire.h1 import H1Connection
 from txasgi.wire.h1_input import H1Options
+from txasgi.wire.h2 import H2Connection, H2Options
 
 # For a browser's eyes.
 _USE_HTTPS = b"This port speaks TLS: use https:// in place of http://.\n"
@@ -22,6 +24,8 @@ _USE_HTTPS = b"This port speaks TLS: use https:// in place of http://.\n"
 class Front:
     """
     What listeners are given. One for all of them, so that draining is asked of one object.
+
+    h1, h2: the options of each wire; without those of HTTP/2 it is not spoken. http1: whether HTTP/1.1 is.
     """
 
     noisy = False
@@ -33,12 +37,15 @@ class Front:
         % len(_USE_HTTPS)
     ) + _USE_HTTPS
 
-    def __init__(self, open: Open, options: H1Options) -> None:
+    def __init__(self, open: Open, h1: H1Options, h2: H2Options | None = None, *, http1: bool = True) -> None:
         self._open = open
-        self._options = options
+        self._h1 = h1
+        self._h2 = h2
+        self._http1 = http1
         self.connections: set[Any] = set()
         self._empty: Callable[[], object] | None = None
         self._draining = False
+        h1.other = self if h2 is not None else None
 
     def doStart(self) -> None:
         """
@@ -54,15 +61,49 @@ class Front:
 
     def acceptableProtocols(self) -> list[bytes]:
         """
-        For ALPN (RFC 7301).
+        For ALPN (RFC 7301), what we would rather speak first.
         """
-        return [b"http/1.1"]
+        return [b"h2"] * (self._h2 is not None) + [b"http/1.1"] * self._http1
 
-    def buildProtocol(self, addr: IAddress) -> H1Connection:
+    def buildProtocol(self, addr: IAddress) -> H1Connection | H2Connection:
         """
-        A protocol for a new connection.
+        A protocol for a new connection. One that turns out to speak HTTP/2 is handed over by `H1Connection`.
         """
-        return H1Connection(self._open, self._options, self._opened, self._closed)
+        if self._http1:
+            return H1Connection(self._open, self._h1, self._opened, self._closed)
+        return self._new_h2()
+
+    def _new_h2(self) -> H2Connection:
+        assert self._h2 is not None
+        return H2Connection(self._open, self._h2, self._opened, self._closed)
+
+    # What H1Connection knows of HTTP/2
+
+    def take_over(self, old: H1Connection, received: bytes) -> H2Connection:
+        """
+        HTTP/2 was agreed on by ALPN, or the client begins with its preface.
+        """
+        new = self._new_h2()
+        _replace(old, new)
+        self.connections.discard(old)
+        new.take_over(old.transport, received)
+        return new
+
+    def upgrade(self, old: H1Connection, head: Head, settings: bytes, received: bytes) -> bool:
+        """
+        The client asked for h2c, and its request is *head*; 101 was not sent yet. False if its settings are none.
+        """
+        new = self._new_h2()
+        try:
+            new.prepare_upgrade(head, settings)
+        except BadRequest:
+            return False
+        old.retire()
+        _replace(old, new)
+        self.connections.discard(old)
+        old.transport.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n")
+        new.upgrade(old.transport, head, received)
+        return True
 
     def _opened(self, connection: Any) -> None:
         self.connections.add(connection)
@@ -95,3 +136,15 @@ class Front:
             connection.transport.unregisterProducer()
             abort = getattr(connection.transport, "abortConnection", None)
             (abort or connection.transport.loseConnection)()
+
+
+def _replace(old: Any, new: Any) -> None:
+    """
+    Put one protocol into another's place on its transport. A wrapping protocol's transport calls it otherwise.
+    """
+    transport: Any = old.transport
+    for name in ("wrappedProtocol", "protocol"):
+        if getattr(transport, name, None) is old:
+            setattr(transport, name, new)
+            return
+    raise TypeError(f"{type(transport).__name__} does not let its protocol be replaced")

@@ -22,7 +22,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableDescriptor, IProtocol, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import (
+    IHalfCloseableDescriptor,
+    IHandshakeListener,
+    IProtocol,
+    IPushProducer,
+    ISSLTransport,
+)
 from zope.interface import implementer
 
 from txasgi.errors import HeadTimeout, HeadTooLarge, PeerError, TargetTooLong
@@ -37,7 +43,7 @@ LINGER_S = 2.0
 LINGER_ALL_S = 30.0
 
 
-@implementer(IProtocol, IPushProducer)
+@implementer(IProtocol, IPushProducer, IHandshakeListener)
 class H1Connection(H1Input):
     """
     One HTTP/1.x connection.
@@ -218,6 +224,35 @@ class H1Connection(H1Input):
             exchange.end()
         if not self._queue and self._unread <= UNREAD_BYTES:
             self._resume_reading()
+
+    # HTTP/2
+
+    def handshakeCompleted(self) -> None:
+        """
+        IHandshakeListener: what did ALPN agree on?
+        """
+        if self._options.other is not None and self.transport.negotiatedProtocol == b"h2":
+            self._hand_over(b"")
+
+    def _may_be_h2(self) -> bool:
+        """
+        Nothing has been asked yet, and it is not for ALPN to decide (RFC 9113 section 3.2).
+        """
+        return self._options.other is not None and not self._secure and self._exchange is None and not self._queue
+
+    def _hand_over(self, received: bytes) -> None:
+        other = self._options.other
+        assert other is not None
+        self.retire()
+        self._heir = other.take_over(self, received)
+
+    def retire(self) -> None:
+        """
+        Another protocol has the connection from here on.
+        """
+        self._deadlines.forget(self)
+        self._closing = True
+        self._parser = None
 
     # Refusing
 

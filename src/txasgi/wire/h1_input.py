@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from httptools import (
     HttpParserCallbackError,
@@ -42,6 +42,22 @@ _FIELDS_UNCOUNTED = 100
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
 
 
+class Other(Protocol):
+    """
+    The way to HTTP/2, for a connection that began as HTTP/1.1.
+    """
+
+    def take_over(self, old: Any, received: bytes) -> Any:
+        """
+        By ALPN, or by the client's preface, with which *received* begins. Returns the new protocol.
+        """
+
+    def upgrade(self, old: Any, head: Head, settings: bytes, received: bytes) -> bool:
+        """
+        By Upgrade: h2c. settings: the payload of HTTP2-Settings. Returns False if they are not usable.
+        """
+
+
 @dataclass(slots=True)
 class H1Options:
     """
@@ -53,6 +69,7 @@ class H1Options:
     fields: the fields that every answer carries (date, server), kept up to date by their owner.
     call_soon: the event loop's.
     refused: told of each request that was refused before it reached the application.
+    other: who takes a connection that turns out to speak HTTP/2; None when nobody does.
     """
 
     deadlines: Deadlines
@@ -65,6 +82,7 @@ class H1Options:
     head_fields: int = 200
     fields: Sequence[Field] = field(default_factory=list)
     refused: Callable[[Link, PeerError], object] = lambda _link, _error: None
+    other: Other | None = None
 
 
 class Queued:
@@ -91,8 +109,10 @@ class H1Input(H1Output):
         "_closing",
         "_dropped",
         "_fresh",
+        "_h2c",
         "_head_fed",
         "_headers",
+        "_heir",
         "_link",
         "_noted",
         "_options",
@@ -137,6 +157,9 @@ class H1Input(H1Output):
         self._resync: bytes | None = None
         # 0, ASKED, or OPEN.
         self._tunnel = 0
+        # A request that asks for HTTP/2, and the payload of its HTTP2-Settings; who has taken over.
+        self._h2c: tuple[Head, bytes] | None = None
+        self._heir: Any = None
         # Nothing is read any more.
         self._closing = False
         self.deadline: float | None = None
@@ -171,6 +194,12 @@ class H1Input(H1Output):
     def _known_link(self) -> Link:
         raise NotImplementedError
 
+    def _may_be_h2(self) -> bool:
+        raise NotImplementedError
+
+    def _hand_over(self, received: bytes) -> None:
+        raise NotImplementedError
+
     def dataReceived(self, data: bytes | memoryview) -> None:
         """
         Bytes from the client.
@@ -196,6 +225,9 @@ class H1Input(H1Output):
             if str(error).startswith("Data after"):
                 # Behind a request that said it was the last one.
                 self._closing = True
+            elif str(error).startswith("Pause on PRI") and self._may_be_h2():
+                # The whole preface of HTTP/2 (RFC 9113 section 3.4), which is shorter than what is kept of a head.
+                self._hand_over(self._begun + bytes(data))
             else:
                 self._refuse(self._fault(error))
             return
@@ -224,6 +256,9 @@ class H1Input(H1Output):
                     self._tunnel_data(bytes(view[start:]))
                     break
                 self.dataReceived(view[start : start + PIECE_BYTES])
+                if self._heir is not None:
+                    self._heir.dataReceived(bytes(view[start + PIECE_BYTES :]))
+                    break
 
     def _fault(self, error: HttpParserError) -> PeerError:
         cause = error.__context__
@@ -283,6 +318,9 @@ class H1Input(H1Output):
             return
         else:
             head, keep_alive = self._examined()
+            if self._h2c is not None:
+                self._forget_head()
+                return
         self._target = b""
         self._headers = []
         self._noted = {}
@@ -347,6 +385,10 @@ class H1Input(H1Output):
             if has_body:
                 raise BadRequest("a WebSocket handshake with a body")
             head.protocol = b"websocket"
+        elif b"h2c" in offered and not has_body and head.version == "1.1" and self._may_be_h2():
+            settings = h1_rules.h2_settings(head.headers)
+            if settings is not None:
+                self._h2c = head, settings
         elif has_body:
             # We don't upgrade, so a body follows, which llhttp would not parse: give it to a new parser.
             name = b"transfer-encoding" if b"transfer-encoding" in noted else b"content-length"
@@ -358,12 +400,29 @@ class H1Input(H1Output):
             self._parser = HttpRequestParser(self)
             self._parser.feed_data(framing)
             self._resync = None
+        elif self._h2c is not None:
+            self._switch(rest)
+            return
         elif self._tunnel:
             if rest:
                 self._tunnel_data(rest)
             return
         if rest:
             self.dataReceived(rest)
+
+    def _switch(self, rest: bytes) -> None:
+        """
+        To HTTP/2, or on in HTTP/1.1 if the client's settings cannot be used.
+        """
+        assert self._h2c is not None
+        head, settings = self._h2c
+        self._h2c = None
+        other = self._options.other
+        if other is None or not other.upgrade(self, head, settings, rest):
+            self._begin(head, True)
+            self.on_message_complete()
+            if rest:
+                self.dataReceived(rest)
 
     def on_body(self, chunk: bytes) -> None:
         """
@@ -387,7 +446,7 @@ class H1Input(H1Output):
         """
         llhttp: the body is complete. Fields since the head are trailers.
         """
-        if self._resync is not None or self._tunnel:
+        if self._resync is not None or self._tunnel or self._h2c is not None:
             return
         self._fresh = True
         self._head_fed = 0

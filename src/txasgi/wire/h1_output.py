@@ -117,6 +117,12 @@ class H1Output:
         """
         return next((int(value) for name, value in self._head.headers if name == b"content-length"), -1)
 
+    def push(self, target: bytes, headers: Sequence[Field]) -> None:
+        """
+        HTTP/1.1 has none: no head says that this may be called.
+        """
+        raise NotImplementedError
+
     def flush(self) -> None:
         """
         Send what start() held back.

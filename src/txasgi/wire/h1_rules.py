@@ -7,10 +7,13 @@ repeated or signed Content-Length, Content-Length beside Transfer-Encoding, and 
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from txasgi.errors import BadRequest, NotImplementedByUs, PeerError, TargetTooLong, VersionNotSupported
+from txasgi.fields import comma_list
+from txasgi.seam import Field
 
 # Fields that the wire looks at; whatever else comes is the application's business.
 NOTED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"connection"))
@@ -18,7 +21,7 @@ NOTED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", 
 REPEATED = b""
 
 # llhttp knows the methods of RTSP as well, and the PRI of the HTTP/2 preface.
-_FOREIGN_METHODS = frozenset(
+FOREIGN_METHODS = frozenset(
     b"PRI SOURCE DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH".split()
 )
 
@@ -73,7 +76,7 @@ def examine(method: bytes, version: str, noted: Mapping[bytes, bytes]) -> None:
 
     noted: the fields of NOTED by name.
     """
-    if method in _FOREIGN_METHODS:
+    if method in FOREIGN_METHODS:
         raise NotImplementedByUs(f"method {method.decode()}")
     if version not in ("1.1", "1.0"):
         raise VersionNotSupported(f"HTTP/{version}")
@@ -103,6 +106,23 @@ class ExpectationFailed(PeerError):
     """
 
     status = 417
+
+
+def h2_settings(headers: Iterable[Field]) -> bytes | None:
+    """
+    The payload of HTTP2-Settings, if the request may ask for h2c (RFC 7540 section 3.2.1); else None, and the
+    Upgrade is not heard.
+    """
+    headers = list(headers)
+    given = [value for name, value in headers if name == b"http2-settings"]
+    options = comma_list(value.lower() for name, value in headers if name == b"connection")
+    if len(given) != 1 or b"http2-settings" not in options:
+        return None
+    try:
+        # base64url without padding.
+        return base64.b64decode(given[0] + b"=" * (-len(given[0]) % 4), b"-_", validate=True)
+    except ValueError:
+        return None
 
 
 def unknown_method(data: bytes) -> PeerError:

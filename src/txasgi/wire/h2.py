@@ -1,0 +1,696 @@
+"""
+HTTP/2 on libnghttp2, which does framing, HPACK, flow control, scheduling and most of the checking (`ngh2`).
+
+Rules:
+
+* The windows are given back only as applications take what came (`consumed`): one that does not read stops itself, and
+  nobody else.
+* What is ready in one turn of the loop is one write: `flush_soon`. As long as the transport is full nothing is taken
+  out of libnghttp2, and every exchange waits; one whose own queue is long waits alone.
+* A stream is in `streams` from its request to the end of its answer; after that libnghttp2 alone knows it.
+* Every end of the connection by our side is a GOAWAY, flushed, and then the transport is closed for writing.
+
+Theory of operation. libnghttp2 ends a connection itself after most faults: it queues GOAWAY and wants nothing more to
+read. After some (floods, a bad preface) it cannot be used any more and ngh2 raises; then the GOAWAY is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ngh2 import (
+    Configuration,
+    Connection,
+    DataReceived,
+    DenialOfServiceError,
+    NGH2Error,
+    PingAcknowledged,
+    RequestReceived,
+    Role,
+    Setting,
+    SettingsReceived,
+    StreamClosed,
+    StreamReset,
+    TrailersReceived,
+)
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IProtocol, IPushProducer, ISSLTransport
+from zope.interface import implementer
+
+from txasgi.deadlines import Deadlines
+from txasgi.errors import (
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    INADEQUATE_SECURITY,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    BadRequest,
+    HeadTooLarge,
+    PeerError,
+)
+from txasgi.seam import Field, Head, Link, Open
+from txasgi.wire import h2_rules
+from txasgi.wire.h2_stream import QUEUED_BYTES, H2Stream
+from txasgi.wire.links import link_of
+
+# Taken out of libnghttp2 for one write; more only when the transport took it at once.
+_WRITE_BYTES = 262144
+# How long a closing connection reads on, as in HTTP/1.1.
+_LINGER_S = 2.0
+# Between the two GOAWAYs, if the client does not answer a PING before.
+_NOTICE_S = 1.0
+# Empty DATA frames without END_STREAM cost the client nine bytes and us a call (CVE-2019-9518); nghttp2's programs
+# and Envoy stop at 1 to 100 in a row.
+_EMPTY_FRAMES = 100
+
+
+@dataclass(slots=True)
+class H2Options:
+    """
+    What a connection is told; one for a server.
+
+    keep_alive_s: time without any stream before the connection is closed. head_s: time for the client's preface.
+    stall_s: time that a client may let an answer wait without taking a byte of it.
+    fields: the fields that every answer carries, kept up to date by their owner.
+    max_concurrent_streams, initial_window_bytes, max_frame_bytes, header_list_bytes, header_table_bytes: our SETTINGS
+    (RFC 9113 section 6.5.2). connection_window_bytes: for all streams together. head_fields: fields in a request.
+    """
+
+    deadlines: Deadlines
+    call_soon: Callable[..., Any]
+    keep_alive_s: float = 5.0
+    head_s: float = 30.0
+    stall_s: float = 60.0
+    # nginx 128, Hypercorn 100, Go 250; RFC 9113 section 6.5.2 advises 100 at least.
+    max_concurrent_streams: int = 100
+    initial_window_bytes: int = 262144
+    # The window of every stream at once: nobody waits for an application that does not read.
+    connection_window_bytes: int = 100 * 262144
+    # The least there may be; larger frames only hold up other streams.
+    max_frame_bytes: int = 16384
+    header_list_bytes: int = 65536
+    header_table_bytes: int = 4096
+    head_fields: int = 200
+    fields: Sequence[Field] = field(default_factory=list)
+    refused: Callable[[Link, PeerError], object] = lambda _link, _error: None
+
+    def settings(self) -> dict[int, int]:
+        """
+        For our first SETTINGS.
+        """
+        return {
+            Setting.MAX_CONCURRENT_STREAMS: self.max_concurrent_streams,
+            Setting.INITIAL_WINDOW_SIZE: self.initial_window_bytes,
+            Setting.MAX_FRAME_SIZE: self.max_frame_bytes,
+            Setting.MAX_HEADER_LIST_SIZE: self.header_list_bytes,
+            Setting.HEADER_TABLE_SIZE: self.header_table_bytes,
+            # RFC 8441; RFC 9218.
+            Setting.ENABLE_CONNECT_PROTOCOL: 1,
+            Setting.NO_RFC7540_PRIORITIES: 1,
+        }
+
+    def configuration(self) -> Configuration:
+        """
+        For libnghttp2. One more than may be, so that what is too much is seen, and answered with 431.
+        """
+        return Configuration(
+            auto_window_update=False,
+            max_inbound_header_list_size=self.header_list_bytes + 16384,
+            max_inbound_header_count=self.head_fields + 50,
+        )
+
+
+@implementer(IProtocol, IPushProducer)
+class H2Connection:
+    """
+    One HTTP/2 connection.
+
+    opened, closed: called with the connection when it is made and when it is lost.
+    """
+
+    def __init__(
+        self,
+        open: Open,
+        options: H2Options,
+        opened: Callable[[Any], object],
+        closed: Callable[[Any], object],
+    ) -> None:
+        self.options = options
+        self.factory: Any = None
+        self.transport: Any = None
+        self.h2 = Connection(Role.SERVER, options.configuration())
+        self.streams: dict[int, H2Stream] = {}
+        self.deadline: float | None = None
+        self.due: int | None = None
+        self._open = open
+        self._opened = opened
+        self._closed = closed
+        self._now = options.deadlines.now
+        self._link: Link | None = None
+        self._last_id = 0
+        # Streams whose exchanges wait for their own queue; complete answers that are not all sent.
+        self._waiting: set[H2Stream] = set()
+        self._unsent: dict[int, float] = {}
+        # Exchanges whose client left and whose application still runs.
+        self._leaving: list[Any] = []
+        self._empty_frames = 0
+        # Until the client's SETTINGS say so (RFC 9113 section 6.5.2: allowed if nothing is said).
+        self._pushes = False
+        self._flushing = False
+        self._stalled = False
+        self._draining = False
+        self._notice: Any = None
+        self._closing = False
+
+    # IProtocol
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        Connected.
+        """
+        self.transport = transport
+        transport.registerProducer(self, True)
+        self._opened(self)
+        self._begin()
+
+    def take_over(self, transport: Any, received: bytes) -> None:
+        """
+        Go on with a connection that has begun as HTTP/1.1; *received* is what has come for us.
+        """
+        self._take(transport)
+        self._begin()
+        if received:
+            self.dataReceived(received)
+
+    def prepare_upgrade(self, head: Head, settings: bytes) -> None:
+        """
+        Before `upgrade`: take the client's settings. Raises BadRequest for such that are none.
+        """
+        try:
+            self.h2.initiate_upgrade(
+                settings, local_settings=self.options.settings(), head_request=head.method == "HEAD"
+            )
+        except (NGH2Error, ValueError) as error:
+            raise BadRequest("malformed HTTP2-Settings") from error
+
+    def upgrade(self, transport: Any, head: Head, received: bytes) -> None:
+        """
+        Go on behind 101 (RFC 7540 section 3.2): *head* is stream 1.
+        """
+        self._take(transport)
+        self._widen()
+        head.version = "2"
+        head.complete = True
+        # Of the connection (RFC 9113 section 8.2.2).
+        head.headers = [one for one in head.headers if one[0] not in (b"connection", b"upgrade", b"http2-settings")]
+        self._link = head.link
+        self._last_id = 1
+        self._request(1, head)
+        self.flush_soon()
+        if received:
+            self.dataReceived(received)
+
+    def _take(self, transport: Any) -> None:
+        self.transport = transport
+        transport.unregisterProducer()
+        transport.registerProducer(self, True)
+        self._opened(self)
+
+    def _begin(self) -> None:
+        self.h2.initiate_connection(self.options.settings())
+        self._widen()
+        self._set_deadline(self.options.head_s)
+        self.flush_soon()
+
+    def _widen(self) -> None:
+        if self.options.connection_window_bytes > 65535:
+            self.h2.set_local_window_size(self.options.connection_window_bytes)
+
+    def connectionMade(self) -> None:
+        """
+        Part of IProtocol; makeConnection does it.
+        """
+
+    def logPrefix(self) -> str:
+        """
+        For Twisted's log.
+        """
+        return "txasgi"
+
+    def connectionLost(self, reason: Any) -> None:
+        """
+        Over.
+        """
+        self._closing = True
+        self.options.deadlines.forget(self)
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            exchange, stream.exchange = stream.exchange, None
+            exchange.lost("client left")
+        self._waiting.clear()
+        self._unsent.clear()
+        self._leaving.clear()
+        self._closed(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Frames.
+        """
+        if self._closing:
+            return
+        h2 = self.h2
+        try:
+            h2.receive_data(data)
+        except NGH2Error as error:
+            self._tell(h2.events())
+            self._broken(error)
+            return
+        self._tell(h2.events())
+        if h2.want_write:
+            self.flush_soon()
+        elif not h2.want_read:
+            self._flush()
+
+    def _tell(self, events: Sequence[Any]) -> None:
+        for event in events:
+            told = _EVENTS.get(event.__class__)
+            if told is not None:
+                told(self, event)
+
+    # Events
+
+    def _request_received(self, event: Any) -> None:
+        if self._link is None and not self._first():
+            return
+        assert self._link is not None
+        stream_id: int = event.stream_id
+        self._last_id = stream_id
+        fields = event.headers
+        try:
+            if len(fields) > self.options.head_fields:
+                raise HeadTooLarge(f"request head of {len(fields)} fields, limit {self.options.head_fields}")
+            size = sum([len(name) + len(value) + 32 for name, value in fields])
+            if size > self.options.header_list_bytes:
+                raise HeadTooLarge(f"request head of {size} bytes, limit {self.options.header_list_bytes}")
+            head = h2_rules.head_of(fields, self._link, event.end_stream)
+            head.pushes = self._pushes
+        except PeerError as error:
+            self._refuse(stream_id, error, fields)
+            return
+        self._request(stream_id, head)
+
+    def _first(self) -> bool:
+        """
+        The first request: what is below is known by now.
+        """
+        self._link = link_of(self.transport, ISSLTransport.providedBy(self.transport))
+        handle = getattr(self.transport, "getHandle", None)
+        connection: Any = handle() if handle is not None and self._link.scheme == "https" else None
+        name = getattr(connection, "get_cipher_name", None)
+        if name is not None and h2_rules.is_forbidden(connection.get_protocol_version(), name() or ""):
+            self._end(INADEQUATE_SECURITY)
+            return False
+        return True
+
+    def _request(self, stream_id: int, head: Head) -> None:
+        if self._leaving:
+            self._leaving = [exchange for exchange in self._leaving if exchange.running]
+        if len(self.streams) + len(self._leaving) >= self.options.max_concurrent_streams:
+            # Beside those that libnghttp2 refuses: applications still work for clients that reset their streams.
+            self.h2.reset_stream(stream_id, REFUSED_STREAM)
+            self.flush_soon()
+            return
+        self.deadline = None
+        stream = H2Stream(self, stream_id, head)
+        self.streams[stream_id] = stream
+        stream.exchange = self._open(head, stream)
+        if self._stalled:
+            stream.pause(self._now())
+        if self._draining:
+            stream.exchange.drain()
+
+    def _refuse(self, stream_id: int, error: PeerError, fields: Sequence[Field]) -> None:
+        """
+        Malformed: a stream error (RFC 9113 section 8.1.1). Otherwise an answer.
+        """
+        assert self._link is not None
+        self.options.refused(self._link, error)
+        if isinstance(error, BadRequest):
+            self.h2.reset_stream(stream_id, error.h2_code)
+        else:
+            text = b"%d\n" % error.status
+            to_head = (b":method", b"HEAD") in fields
+            answer = [
+                (b":status", b"%d" % error.status),
+                *self.options.fields,
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(text)),
+            ]
+            self.h2.send_response(stream_id, answer, end_stream=to_head)
+            if not to_head:
+                self.h2.send_data(stream_id, text, end_stream=True)
+            self._unsent[stream_id] = self._now()
+        self.flush_soon()
+
+    def _data_received(self, event: Any) -> None:
+        data: bytes = event.data
+        stream = self.streams.get(event.stream_id)
+        if data:
+            self._empty_frames = 0
+            if stream is not None:
+                stream.receive(data)
+            else:
+                # Behind an early answer.
+                self.give_back(len(data), event.stream_id)
+        elif not event.end_stream:
+            self._empty_frames += 1
+            if self._empty_frames > _EMPTY_FRAMES:
+                self._end(ENHANCE_YOUR_CALM)
+                return
+        if event.end_stream:
+            self._ended(event.stream_id)
+
+    def _trailers_received(self, event: Any) -> None:
+        # Checked by libnghttp2, and dropped, as ASGI has no place for them (RFC 9110 section 6.5.1).
+        self._ended(event.stream_id)
+
+    def _ended(self, stream_id: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.ended:
+            stream.ended = True
+            stream.exchange.end()
+
+    def _stream_gone(self, event: Any) -> None:
+        """
+        Reset by the client, or broken by a fault of its own.
+        """
+        stream = self.streams.pop(event.stream_id, None)
+        self._unsent.pop(event.stream_id, None)
+        if stream is not None:
+            exchange, stream.exchange = stream.exchange, None
+            self._waiting.discard(stream)
+            exchange.lost("client left")
+            if exchange.running:
+                self._leaving.append(exchange)
+            self._maybe_idle()
+
+    def _settings_received(self, event: Any) -> None:
+        self._pushes = self.h2.remote_settings.get(Setting.ENABLE_PUSH, 1) == 1
+
+    def _ping_acknowledged(self, event: Any) -> None:
+        if self._notice is not None:
+            self._last_goaway()
+
+    # From streams
+
+    def answered(self, stream: H2Stream) -> None:
+        """
+        Its answer is complete: libnghttp2 sends what is queued of it.
+        """
+        self.streams.pop(stream.id, None)
+        if stream.paused:
+            self._waiting.discard(stream)
+        if not stream.ended or self.h2.queued_body_size(stream.id) > QUEUED_BYTES:
+            self._unsent[stream.id] = self._now()
+        if not self._flushing:
+            self._flushing = True
+            self.options.call_soon(self._flush)
+        if not self.streams:
+            self._maybe_idle()
+
+    def push(self, stream: H2Stream, target: bytes, headers: Sequence[Field]) -> None:
+        """
+        Promise an answer, and have the application give it (RFC 9113 section 8.4).
+        """
+        assert self._link is not None
+        authority = [field for field in stream.head.headers if field[0] == b"host"]
+        fields = [field for field in headers if field[0] not in h2_rules.OF_THE_CONNECTION]
+        pseudo = [
+            (b":method", b"GET"),
+            (b":scheme", self._link.scheme.encode()),
+            (b":authority", authority[0][1] if authority else b""),
+            (b":path", target),
+        ]
+        try:
+            promised = self.h2.send_push_promise(stream.id, [*pseudo, *fields])
+        except NGH2Error:
+            # The client takes none any more, or has gone.
+            return
+        self._request(promised, Head("GET", target, [*authority, *fields], "2", self._link))
+        self.flush_soon()
+
+    def break_off(self, stream: H2Stream, code: int) -> None:
+        """
+        Reset a stream whose answer cannot be completed.
+        """
+        self.streams.pop(stream.id, None)
+        self._waiting.discard(stream)
+        self.h2.reset_stream(stream.id, code)
+        self.flush_soon()
+        self._maybe_idle()
+
+    def give_back(self, n: int, stream_id: int) -> None:
+        """
+        Let the client send n bytes more, on this stream and on the connection.
+        """
+        if self._closing:
+            return
+        self.h2.acknowledge_received_data(n, stream_id)
+        if self.h2.want_write:
+            self.flush_soon()
+
+    def look_at_queue(self, stream: H2Stream) -> None:
+        """
+        It may be too long for more.
+        """
+        stream.queued = self.h2.queued_body_size(stream.id)
+        if stream.queued > QUEUED_BYTES:
+            stream.pause(self._now())
+            self._waiting.add(stream)
+            self._watch_stalls()
+
+    def flush_soon(self) -> None:
+        """
+        Write when the loop has turned.
+        """
+        if not self._flushing:
+            self._flushing = True
+            self.options.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._closing:
+            return
+        h2 = self.h2
+        wrote = False
+        while not self._stalled:
+            data = h2.data_to_send(_WRITE_BYTES)
+            if not data:
+                break
+            wrote = True
+            self.transport.write(data)
+            if len(data) < _WRITE_BYTES:
+                break
+        if wrote:
+            if self._waiting or self._unsent:
+                self._progress()
+            if self.streams:
+                # A fault that libnghttp2 found in a stream is told when its RST_STREAM is out.
+                self._tell(h2.events())
+        if not h2.want_read and not h2.want_write:
+            self._close()
+
+    def _progress(self) -> None:
+        """
+        Some of what was queued is written: whose turn is it?
+        """
+        h2, now = self.h2, self._now()
+        for stream in list(self._waiting):
+            queued = h2.queued_body_size(stream.id)
+            if queued < stream.queued:
+                stream.queued = queued
+                stream.progress = now
+                if queued <= QUEUED_BYTES // 2 and not self._stalled:
+                    self._waiting.discard(stream)
+                    stream.resume()
+        for stream_id in list(self._unsent):
+            if h2.queued_body_size(stream_id) == 0:
+                del self._unsent[stream_id]
+                # RFC 9113 section 8.1: the client need not send the rest of its body. Ignored where it is complete.
+                h2.reset_stream(stream_id, NO_ERROR)
+                self.flush_soon()
+
+    # Deadlines
+
+    def _set_deadline(self, seconds: float) -> None:
+        self.deadline = self._now() + seconds
+        self.options.deadlines.watch(self)
+
+    def _watch_stalls(self) -> None:
+        if self.deadline is None:
+            self._set_deadline(self.options.stall_s)
+
+    def _maybe_idle(self) -> None:
+        if self.streams or self._closing:
+            return
+        if self._draining and self._notice is None and not self._unsent:
+            self._end(NO_ERROR)
+        else:
+            self._set_deadline(self.options.keep_alive_s)
+
+    def expired(self) -> None:
+        """
+        A deadline has passed: the preface, idleness, a client that takes nothing, one that does not close.
+        """
+        now = self._now()
+        if self._closing or self._stalled:
+            self._abort()
+        elif not self.streams and not self._unsent:
+            self._end(NO_ERROR)
+        else:
+            self._end_stalls(now)
+
+    def _end_stalls(self, now: float) -> None:
+        stall_s = self.options.stall_s
+        for stream in [one for one in self._waiting if now - one.progress >= stall_s]:
+            self._waiting.discard(stream)
+            self.streams.pop(stream.id, None)
+            self.h2.reset_stream(stream.id, CANCEL)
+            exchange, stream.exchange = stream.exchange, None
+            exchange.lost("client does not read")
+        for stream_id in [one for one, since in self._unsent.items() if now - since >= stall_s]:
+            del self._unsent[stream_id]
+            self.h2.reset_stream(stream_id, CANCEL)
+        self.flush_soon()
+        if self._waiting or self._unsent:
+            self._set_deadline(stall_s)
+        else:
+            self._maybe_idle()
+
+    # Endings
+
+    def drain(self) -> None:
+        """
+        The server is going away (RFC 9113 section 6.8): say so, then, when the client has heard it, which stream is
+        the last.
+        """
+        if self._draining or self._closing:
+            return
+        self._draining = True
+        for stream in list(self.streams.values()):
+            stream.exchange.drain()
+        try:
+            self.h2.send_shutdown_notice()
+            self.h2.ping(b"draining")
+        except NGH2Error:
+            return
+        self._notice = self.options.deadlines.after(_NOTICE_S, self._last_goaway)
+        self.flush_soon()
+
+    def _last_goaway(self) -> None:
+        notice, self._notice = self._notice, None
+        if notice is not None:
+            notice.cancel()
+        if self._closing:
+            return
+        self.h2.send_goaway(NO_ERROR, last_stream_id=self._last_id)
+        self.flush_soon()
+        self._maybe_idle()
+
+    def _broken(self, error: NGH2Error) -> None:
+        """
+        libnghttp2 cannot go on: GOAWAY by hand.
+        """
+        code = ENHANCE_YOUR_CALM if isinstance(error, DenialOfServiceError) else PROTOCOL_ERROR
+        if not self._stalled:
+            payload = self._last_id.to_bytes(4, "big") + code.to_bytes(4, "big")
+            self.transport.write(len(payload).to_bytes(3, "big") + b"\x07\x00\x00\x00\x00\x00" + payload)
+        self._close()
+
+    def _end(self, code: int) -> None:
+        """
+        GOAWAY, and close.
+        """
+        if self._closing:
+            return
+        try:
+            self.h2.terminate_connection(code, last_stream_id=self._last_id)
+            data = b"" if self._stalled else self.h2.data_to_send()
+        except NGH2Error:
+            data = b""
+        if data:
+            self.transport.write(data)
+        self._close()
+
+    def _close(self) -> None:
+        """
+        Nothing goes out any more. Read on for a moment, as a close with unread input would take the GOAWAY back.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        if self._notice is not None:
+            self._notice.cancel()
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            exchange, stream.exchange = stream.exchange, None
+            exchange.lost("connection closed")
+        transport = self.transport
+        transport.unregisterProducer()
+        can_half_close = IHalfCloseableDescriptor.providedBy(transport)
+        self._set_deadline(_LINGER_S)
+        if can_half_close and not ISSLTransport.providedBy(transport):
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _abort(self) -> None:
+        self.transport.unregisterProducer()
+        abort = getattr(self.transport, "abortConnection", None)
+        (abort or self.transport.loseConnection)()
+
+    # IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        """
+        The transport's buffer is full: everybody waits.
+        """
+        self._stalled = True
+        now = self._now()
+        for stream in self.streams.values():
+            stream.pause(now)
+        self._set_deadline(self.options.stall_s)
+
+    def resumeProducing(self) -> None:
+        """
+        It is empty.
+        """
+        self._stalled = False
+        self.deadline = None
+        for stream in list(self.streams.values()):
+            if stream.paused and stream not in self._waiting:
+                stream.resume()
+        self._flush()
+        if not self._closing:
+            if not self.streams:
+                self._maybe_idle()
+            elif self._waiting or self._unsent:
+                self._watch_stalls()
+
+    def stopProducing(self) -> None:
+        """
+        The transport is gone; connectionLost tells.
+        """
+
+
+_EVENTS: dict[type, Callable[[H2Connection, Any], None]] = {
+    RequestReceived: H2Connection._request_received,
+    DataReceived: H2Connection._data_received,
+    TrailersReceived: H2Connection._trailers_received,
+    StreamReset: H2Connection._stream_gone,
+    StreamClosed: H2Connection._stream_gone,
+    SettingsReceived: H2Connection._settings_received,
+    PingAcknowledged: H2Connection._ping_acknowledged,
+}
