@@ -32,7 +32,14 @@ DOORS = {
     "ngh2": {"wire/h2.py"},
     "autobahn": {"ws/machine.py"},
     "_nvx_xormasker": {"ws/machine.py"},
-    "OpenSSL": {"net/tls.py", "net/tls_input.py", "net/tls_records.py", "net/tls_extension.py", "net/contexts.py"},
+    "OpenSSL": {
+        "net/contexts.py",
+        "net/tls.py",
+        "net/tls_endings.py",
+        "net/tls_extension.py",
+        "net/tls_input.py",
+        "net/tls_records.py",
+    },
     "uvloop": {"net/reactor.py"},
     "click": {"serve/cli.py"},
 }

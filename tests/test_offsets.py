@@ -20,7 +20,8 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from txasgi.asgi.gate import Gate
 from txasgi.deadlines import Deadlines
-from txasgi.net.certificates import server_options
+from txasgi.net.certificates import Pairs
+from txasgi.net.contexts import ServerContexts, TLSSettings
 from txasgi.net.listen import NativeListeners
 from txasgi.net.reactor import new_loop
 from txasgi.wire.front import Front
@@ -92,7 +93,8 @@ class Served:
         Serve on a port that speaks TLS as well; `address` is that one from now on.
         """
         (folder / "both.pem").write_bytes(certificate)
-        context = server_options(str(folder / "both.pem"))
+        both = str(folder / "both.pem")
+        context = ServerContexts("both.pem", Pairs([(both, both)], None, (), None), TLSSettings())
         listeners = NativeListeners(self.reactor, loop=self.loop)
         self.tls_port = listeners.listenSSL(0, self.front, context, interface="127.0.0.1")
         self.address = ("127.0.0.1", self.tls_port.getHost().port)

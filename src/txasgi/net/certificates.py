@@ -11,14 +11,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 
 from txasgi.errors import EndpointError
 
@@ -26,6 +25,7 @@ from txasgi.errors import EndpointError
 WARNING = dt.timedelta(days=7)
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BEGIN = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 # The longest chain in use has 4; a loop of issuers must end somewhere.
 _CHAIN_LENGTH = 10
 
@@ -60,7 +60,7 @@ class Credential:
         """
         try:
             names = self.own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
+        except (x509.ExtensionNotFound, ValueError):
             common = self.own.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
             return [str(one.value).lower() for one in common]
         return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
@@ -72,11 +72,12 @@ class Certified:
     What a server shows.
 
     default: the credentials for a client that names no server, or none that we know; one of each kind of key.
-    by_name: those for a name, or "*.example.com".
+    by_name: those for a name, or "*.example.com". orphans: names for which there is a certificate without its key.
     """
 
     default: list[Credential]
     by_name: dict[str, list[Credential]] = field(default_factory=dict)
+    orphans: set[str] = field(default_factory=set)
 
     def all(self) -> Iterator[Credential]:
         """
@@ -129,9 +130,13 @@ def certificates(pem: bytes, path: str, what: str) -> list[x509.Certificate]:
     The certificates in a PEM text, in its order; at least one.
     """
     try:
-        return x509.load_pem_x509_certificates(pem)
+        found = x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise EndpointError(f"{what} {path} holds no PEM certificate that can be read") from None
+    if len(found) != len(_BEGIN.findall(pem)):
+        # Somebody is still writing it.
+        raise EndpointError(f"{what} {path} is cut off: the last certificate has no end")
+    return found
 
 
 def credential(key_path: str, certificate_path: str, extra_path: str | None, password: bytes | None) -> Credential:
@@ -142,6 +147,8 @@ def credential(key_path: str, certificate_path: str, extra_path: str | None, pas
     chain = certificates(read(certificate_path, "certKey"), certificate_path, "certKey")
     if extra_path:
         chain += certificates(read(extra_path, "extraCertChain"), extra_path, "extraCertChain")
+    if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        raise EndpointError(f"certKey {certificate_path}: a key for RSASSA-PSS alone cannot be used; use an RSA key")
     if chain[0].public_key() != key.public_key():
         raise EndpointError(f"privateKey {key_path} does not belong to the first certificate in {certificate_path}")
     check_order(chain, certificate_path)
@@ -150,10 +157,10 @@ def credential(key_path: str, certificate_path: str, extra_path: str | None, pas
 
 def check_order(chain: Sequence[x509.Certificate], path: str) -> None:
     """
-    Each certificate is issued by the next (RFC 5246 section 7.4.2; many clients still insist on it).
+    Each certificate has issued one before it (RFC 8446 section 4.4.2): the next above, or another way to it.
     """
-    for place, (issued, issuer) in enumerate(pairwise(chain), 1):
-        if not is_issued_by(issued, issuer):
+    for place, issuer in enumerate(chain[1:], 1):
+        if not any(is_issued_by(issued, issuer) or issued == issuer for issued in chain[:place]):
             raise EndpointError(f"certKey {path}: certificate {place} is not issued by the one that follows it")
 
 
@@ -163,9 +170,20 @@ def is_issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
     """
     try:
         issued.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        # The same name may be encoded in two ways, which clients compare as text, and cryptography as bytes.
+        return _key_identifiers_agree(issued, issuer)
     return True
+
+
+def _key_identifiers_agree(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        above = issued.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.key_identifier
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    same_name = issued.issuer.rfc4514_string() == issuer.subject.rfc4514_string()
+    return above is not None and above == own and same_name
 
 
 def add_staple(credentials: Iterable[Credential], path: str) -> None:
@@ -305,14 +323,16 @@ class Directory:
                 if block[1].endswith(b"PRIVATE KEY"):
                     key = private_key(block[0], path, self._password)
                     keys[_public(key.public_key())] = key
-            if b"-----BEGIN CERTIFICATE-----" in pem:
+            if _BEGIN.search(pem):
                 chains.append((path, certificates(pem, path, "PEM file")))
-        found = _matched(keys, chains)
+        found, orphans = _matched(keys, chains)
         if not found:
             raise EndpointError(f"{self._path} holds no private key together with its certificate in any *.pem")
         for path in staples:
             add_staple(found, path)
-        return _named(found, dt.datetime.now(dt.UTC))
+        certified = _named(found, dt.datetime.now(dt.UTC))
+        certified.orphans = orphans
+        return certified
 
 
 def _public(key: Any) -> bytes:
@@ -320,24 +340,37 @@ def _public(key: Any) -> bytes:
     return encoded
 
 
-def _matched(keys: dict[bytes, Any], chains: Sequence[tuple[str, list[x509.Certificate]]]) -> list[Credential]:
+def _matched(
+    keys: dict[bytes, Any], chains: Sequence[tuple[str, list[x509.Certificate]]]
+) -> tuple[list[Credential], set[str]]:
     """
-    The certificates whose keys are there, each once, with the longest chain that can be made.
+    The certificates whose keys are there, each once, with the longest chain that can be made; and the names of servers'
+    certificates whose keys are not.
     """
-    issuers: dict[bytes, list[x509.Certificate]] = {}
+    # Each once, though every site has a copy of its authority's certificate.
+    issuers: dict[bytes, dict[x509.Certificate, None]] = {}
     for _, chain in chains:
         for certificate in chain:
-            issuers.setdefault(certificate.subject.public_bytes(), []).append(certificate)
+            issuers.setdefault(certificate.subject.public_bytes(), {})[certificate] = None
     found: dict[x509.Certificate, Credential] = {}
+    orphans: set[str] = set()
     for path, chain in chains:
-        for certificate in chain:
-            key = keys.get(_public(certificate.public_key()))
-            if key is not None and certificate not in found:
+        for place, certificate in enumerate(chain):
+            if certificate in found:
+                continue
+            try:
+                key = keys.get(_public(certificate.public_key()))
+            except (ValueError, UnsupportedAlgorithm):
+                # An authority's, with a key of a kind that we could not serve with anyway.
+                continue
+            if key is not None:
                 found[certificate] = Credential(key, _chain(certificate, issuers), path)
-    return list(found.values())
+            elif place == 0:
+                orphans.update(Credential(None, [certificate], path).names)
+    return list(found.values()), orphans
 
 
-def _chain(own: x509.Certificate, issuers: dict[bytes, list[x509.Certificate]]) -> list[x509.Certificate]:
+def _chain(own: x509.Certificate, issuers: dict[bytes, dict[x509.Certificate, None]]) -> list[x509.Certificate]:
     """
     The certificate and those above it, as far as they are there, without the root, which every client must have itself.
     """
@@ -368,7 +401,8 @@ def _named(found: Sequence[Credential], now: dt.datetime) -> Certified:
                 kinds[kind] = one
     named = {name: list(kinds.values()) for name, kinds in by_name.items()}
     first = next((one for one in found if os.path.basename(one.origin).lower() == "default.pem"), found[0])
-    default = next((group for group in named.values() if any(one is first for one in group)), [first])
+    # For its name there may be a newer one.
+    default = named[first.names[0]] if first.names else [first]
     return Certified(default, named)
 
 

@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -101,7 +102,7 @@ class NoCommonProtocol(SSL.Error):
     """
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class _Set:
     """
     The contexts in use.
@@ -137,9 +138,9 @@ class ServerContexts:
         self._now = now if now is not None else lambda: dt.datetime.now(dt.UTC)
         self._clock: Any = None
         self._call: Any = None
-        self.certified = source.load()
-        self._set = self._build(self.certified)
+        # First, so that what changes meanwhile is noticed.
         self._seen = self._look()
+        self.certified, self._set = self._make()
         self._built = self._warned = self._now()
         self._warn()
 
@@ -147,7 +148,12 @@ class ServerContexts:
         """
         IOpenSSLServerConnectionCreator.
         """
-        return SSL.Connection(self._set.default, None)
+        current = self._set
+        connection = SSL.Connection(current.default, None)
+        # OpenSSL goes back to the context it began with when a client sends its hello again (RFC 8446 section 4.1.4),
+        # although pyOpenSSL forgets that one once the server name has picked another: all of them live as long.
+        connection.contexts = current  # type: ignore[attr-defined]
+        return connection
 
     # Reload
 
@@ -157,14 +163,16 @@ class ServerContexts:
         """
         self._seen = self._look()
         try:
-            certified = self._source.load()
+            certified, new = self._make()
             now = self._now()
             # In a directory, one that is over must not keep the others from being renewed.
             for one in () if certified.by_name else certified.default:
                 reason = expired(one, now)
                 if reason is not None:
                     raise EndpointError(reason)
-            new = self._build(certified)
+            for name in self.certified.by_name:
+                if name not in certified.by_name and name in certified.orphans:
+                    raise EndpointError(f"the key of the certificate for {name} is not there")
         except EndpointError as error:
             _log.error("certificates of %s not reloaded: %s", self.name, error)
             return False
@@ -173,6 +181,15 @@ class ServerContexts:
         _log.info("certificates reloaded for %s", self.name)
         self._warn()
         return True
+
+    def _make(self) -> tuple[Certified, _Set]:
+        try:
+            certified = self._source.load()
+            return certified, self._build(certified)
+        except EndpointError:
+            raise
+        except Exception as error:  # What cryptography and OpenSSL raise for odd certificates is not documented.
+            raise EndpointError(f"{type(error).__name__}: {error}") from error
 
     def start_watching(self, clock: Any) -> None:
         """
@@ -195,10 +212,18 @@ class ServerContexts:
         if self._look() != self._seen:
             self.reload()
         elif (now - self._built).total_seconds() > TICKET_KEY_S:
-            self._set, self._built = self._build(self.certified), now
+            self._renew_ticket_key()
         if (now - self._warned).total_seconds() > _DAY_S:
             self._warned = now
             self._warn()
+
+    def _renew_ticket_key(self) -> None:
+        self._built = self._now()
+        try:
+            self._set = self._build(self.certified)
+        except EndpointError as error:
+            # A file of the settings is broken, which was said when it changed.
+            _log.error("%s: the key of session tickets is not renewed: %s", self.name, error)
 
     def _look(self) -> list[tuple[Any, ...]]:
         seen: list[tuple[Any, ...]] = []
@@ -228,13 +253,15 @@ class ServerContexts:
             return made[key]
 
         new = _Set(context(certified.default), {name: context(group) for name, group in certified.by_name.items()})
+        # Weak, as the set has the context that has this: keys would stay in memory until the garbage collector comes.
+        known = weakref.ref(new)
 
         def pick(connection: SSL.Connection) -> None:
             # No exception may leave this: it would be printed, and nobody could catch it.
-            name = connection.get_servername()
-            if name is not None:
-                found = new.find(name.decode("ascii", "replace"))
-                if found is not new.default:
+            name, contexts = connection.get_servername(), known()
+            if name is not None and contexts is not None:
+                found = contexts.find(name.decode("ascii", "replace"))
+                if found is not connection.get_context():
                     connection.set_context(found)
 
         if new.by_name:

@@ -194,8 +194,8 @@ def _tls_endpoint(reactor: NativeListeners, string: str) -> Listen:
     return _bind_arguments(functools.partial(start, shown=shown(string)), reactor, string)
 
 
-# As it should be written, and as it is written by mistake: without pass, or without the backslash.
-_PASSWORD = re.compile(r"(keyPassword=)(?!env\\?:)(?:pass:)?(?:\\.|[^:\\])*")
+# Whatever is wrong with how it is written: up to the next name=, or all that follows.
+_PASSWORD = re.compile(r"(?i)(password\\?\s*=)(?!env\\:)(.*?)(?=:[a-z0-9]+=|$)", re.DOTALL)
 
 
 def shown(string: str) -> str:

@@ -30,7 +30,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txasgi.net.tls_input import CLOSING, HANDSHAKING, HIGH_WATER_BYTES, OPEN, OVER, TLSInput
+from txasgi.net.tls_endings import CLOSING, HANDSHAKING, HIGH_WATER_BYTES, OPEN, OVER
+from txasgi.net.tls_input import TLSInput
 from txasgi.net.tls_records import FEED_BYTES, WANTING, Records, new_buffer
 
 
@@ -89,8 +90,8 @@ class TLSTransport(TLSInput):
         elif self._phase == HANDSHAKING and not self._half_closed and (not self.disconnecting or self.producer):
             self._early.append(data)
             self._early_bytes += len(data)
-            if self.producer is not None and self.streamingProducer and self._full():
-                self.producer.pauseProducing()
+            if self._full():
+                self._pause_producer()
         elif self._phase == OPEN and not self._half_closed:
             self._write_large(data)
         if self.producer is not None and not self.streamingProducer:
@@ -252,7 +253,7 @@ class TLSTransport(TLSInput):
         if not streaming:
             producer.resumeProducing()
         elif self._full():
-            producer.pauseProducing()
+            self._pause_producer()
 
     def _full(self) -> bool:
         if self._phase == HANDSHAKING:
@@ -265,6 +266,7 @@ class TLSTransport(TLSInput):
         The producer is done.
         """
         self.producer = None
+        self._told_pause = False
         self._maybe_close()
 
     def _pull(self) -> None:
@@ -276,7 +278,11 @@ class TLSTransport(TLSInput):
         The transport below has more than it could write.
         """
         self._stalled = True
+        self._pause_producer()
+
+    def _pause_producer(self) -> None:
         if self.producer is not None and self.streamingProducer:
+            self._told_pause = True
             self.producer.pauseProducing()
 
     def flow(self) -> None:
@@ -284,9 +290,14 @@ class TLSTransport(TLSInput):
         Everything is written.
         """
         self._stalled = False
+        if self._held_back:
+            self._held_back = False
+            if not self._paused:
+                self.transport.resumeProducing()
         if self._end_wanted:
             self._end_writing()
-        elif self.producer is not None and self._phase == OPEN:
+        if self.producer is not None and self._phase == OPEN:
+            self._told_pause = False
             self.producer.resumeProducing()
         self._maybe_close()
 
@@ -309,7 +320,8 @@ class TLSTransport(TLSInput):
             self._paused = False
             if self._held or (self._records is not None and self._records.state != WANTING):
                 self._later(self._read_on)
-            self.transport.resumeProducing()
+            if not self._held_back:
+                self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """

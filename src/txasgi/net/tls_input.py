@@ -1,19 +1,19 @@
 """
-The half of a TLS connection that faces the peer: handshake, decryption, endings. `txasgi.net.tls` has the rules.
+The half of a TLS connection that faces the peer: handshake and decryption. `txasgi.net.tls` has the rules.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableDescriptor, IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txasgi.net.tls_endings import HANDSHAKING, OPEN, OVER, TLSEndings
 from txasgi.net.tls_records import ENDED, FEED_BYTES, MORE, WANTING, Records, records_for
 
 _log = logging.getLogger("txasgi")
@@ -21,15 +21,8 @@ _twisted_log = Logger()
 
 # For the whole handshake, from the first byte on the wire or its absence; Hypercorn's is 60, Go's and HAProxy's 10.
 HANDSHAKE_S = 10.0
-# For the peer's close_notify or EOF after ours; nginx reads on for 5 to 30 s before it closes.
-CLOSE_S = 10.0
-# For the peer to read an alert.
-ALERT_S = 2.0
-# What a protocol may write during the handshake before its producer is paused: Twisted's mark for every buffer.
-HIGH_WATER_BYTES = 2**16
-
-HANDSHAKING, OPEN, CLOSING, OVER = range(4)
-
+# Reads in a row that bring nothing but what asks for an answer; Go allows 16 such records.
+ANSWERS = 16
 # RFC 8446 section 5.1 and 6: the content type of a handshake's record; a fatal alert, not encrypted.
 _HANDSHAKE_RECORD = 22
 _UNEXPECTED_MESSAGE = b"\x15\x03\x03\x00\x02\x02\x0a"
@@ -61,52 +54,10 @@ class _Outflow:
         """
 
 
-class TLSInput:
+class TLSInput(TLSEndings):
     """
-    From ciphertext to the protocol. `TLSTransport` is the rest.
-
-    factory: the TLSFactory. protocol: who gets the plaintext.
+    From ciphertext to the protocol.
     """
-
-    TLS = True
-    # A close that the peer does not answer needs no deadline of the protocol's.
-    ends_by_itself = True
-    connected = 0
-    disconnected = 0
-    disconnecting = False
-    producer: Any = None
-    streamingProducer = False
-    transport: Any = None
-
-    def __init__(self, factory: Any, protocol: Any) -> None:
-        self.factory = factory
-        self._protocol = protocol
-        self._clock = factory.clock
-        self._phase = HANDSHAKING
-        self._connection: Any = None
-        self._records: Records | None = None
-        self._reason: Failure | None = None
-        self._timer: Any = None
-        # The peer has sent something that looks like TLS.
-        self._begun = False
-        # Written during the handshake.
-        self._early: list[bytes] = []
-        self._early_bytes = 0
-        # Received and not decrypted yet.
-        self._held: bytes | memoryview = b""
-        self._paused = False
-        # The transport below has said pause.
-        self._stalled = False
-        # The peer has sent close_notify; we have, or will once the handshake is over.
-        self._ended = False
-        self._half_closed = False
-        # The transport below is to be closed for writing once it is not stalled any more.
-        self._end_wanted = False
-        # It has us as its producer.
-        self._registered = False
-        # Nothing that comes can be decrypted any more.
-        self._broken = False
-        self._linger_s = CLOSE_S
 
     def write(self, data: bytes) -> None:
         raise NotImplementedError
@@ -115,6 +66,9 @@ class TLSInput:
         raise NotImplementedError
 
     def stall(self) -> None:
+        raise NotImplementedError
+
+    def abortConnection(self) -> None:
         raise NotImplementedError
 
     def _maybe_close(self) -> None:
@@ -166,8 +120,9 @@ class TLSInput:
             return
         if plain:
             self._protocol.dataReceived(plain)
-        if len(data) - len(plain) > _ONE_RECORD_BYTES:
-            self._flush(records)
+            self._answers = 0
+        if not plain or len(data) - len(plain) > _ONE_RECORD_BYTES:
+            self._answer(records, plain)
         if records.state != WANTING:
             self._advance()
 
@@ -207,6 +162,8 @@ class TLSInput:
             else:
                 if records is not None and records.state == ENDED and not self._ended:
                     self._peer_ended()
+                if self._eof and self._phase != OVER:
+                    self._at_eof()
                 return
 
     def _decrypt(self, records: Records, piece: bytes | memoryview) -> None:
@@ -215,14 +172,43 @@ class TLSInput:
         except SSL.Error as error:
             self._fail(error)
             return
-        self._flush(records)
+        self._answer(records, plain)
         if plain and self._phase == OPEN and not self.disconnecting:
+            self._answers = 0
             self._protocol.dataReceived(plain)
+
+    def _answer(self, records: Records, plain: bytes) -> None:
+        """
+        Messages of the handshake protocol may ask for an answer. A peer that does nothing else, or that does not read
+        our answers, could have us keep any number of them.
+        """
+        sealed = records.take()
+        if not sealed:
+            return
+        self.transport.write(sealed)
+        if self._stalled and not self._held_back and self._phase == OPEN:
+            self._held_back = True
+            self.transport.pauseProducing()
+        if not plain:
+            self._answers += 1
+            if self._answers > ANSWERS:
+                self._reason = Failure(ConnectionLost("the peer asks for nothing but new keys"))
+                self.abortConnection()
 
     def readConnectionLost(self, reason: Failure | None = None) -> None:
         """
         The peer's EOF. Without close_notify before it, what came may not be all (RFC 8446 section 6.1).
         """
+        more = self._held or (self._records is not None and self._records.state == MORE)
+        if self._phase == OPEN and more and not self._eof:
+            # Its end is behind what the protocol has not taken yet.
+            self._eof = True
+            self._later(self._read_on)
+        else:
+            self._at_eof()
+
+    def _at_eof(self) -> None:
+        self._eof = False
         if self._ended and self._phase == OPEN:
             # It still reads, as far as we know.
             return
@@ -317,166 +303,17 @@ class TLSInput:
             self._close_write_side(records)
         if self._paused:
             self.transport.pauseProducing()
-        if full and not self._stalled:
+        if (full or self._told_pause) and not self._stalled:
             self.flow()
         self._maybe_close()
 
     def _too_slow(self) -> None:
         self._timer = None
         _log.debug("TLS handshake of %s not complete after %g s", self.transport.getPeer(), HANDSHAKE_S)
-        self._reason = Failure(ConnectionLost("TLS handshake timed out"))
+        if self._reason is None:
+            self._reason = Failure(ConnectionLost("TLS handshake timed out"))
         self._phase = OVER
         self._abort()
-
-    # Endings
-
-    def _peer_ended(self) -> None:
-        """
-        The peer has sent close_notify: it will send no more.
-        """
-        self._ended = True
-        if self._phase == OPEN and IHalfCloseableProtocol.providedBy(self._protocol):
-            self._protocol.readConnectionLost()
-            if self._half_closed and self._phase == OPEN:
-                self._finish()
-        elif self._phase == OPEN:
-            self._close()
-        else:
-            self._finish()
-
-    def _close(self) -> None:
-        """
-        Send close_notify, then wait for the peer's.
-        """
-        self.disconnecting = True
-        self._phase = CLOSING
-        records = self._records
-        if records is not None and not self._half_closed:
-            self._seal(records)
-        if self._ended:
-            self._finish()
-        else:
-            self._linger(CLOSE_S)
-
-    def _seal(self, records: Records) -> None:
-        try:
-            records.close()
-        except SSL.Error:
-            # Broken by the peer meanwhile; there is nothing to say to it any more.
-            return
-        self._flush(records)
-
-    def _flush(self, records: Records) -> None:
-        sealed = records.take()
-        if sealed:
-            self.transport.write(sealed)
-
-    def _fail(self, error: SSL.Error) -> None:
-        """
-        The peer's fault; OpenSSL has made the alert, unless it was the peer that sent one.
-        """
-        records = self._records
-        assert records is not None
-        if self._reason is None:
-            self._reason = Failure(error)
-        why = _told(error)
-        # Its own close_notify or alert: it has gone, and knows why.
-        left = isinstance(error, SSL.ZeroReturnError) or " alert " in why
-        self._give_up(why, records.take(), left)
-
-    def _refuse(self, why: str, reply: bytes) -> None:
-        self._reason = Failure(SSL.Error([("SSL routines", "", why)]))
-        self._give_up(why, reply)
-
-    def _give_up(self, why: str, last_words: bytes, left: bool = False) -> None:
-        what = "TLS handshake" if self._phase == HANDSHAKING else "TLS"
-        _log.debug("%s of %s failed: %s", what, self.transport.getPeer(), why)
-        self.disconnecting = True
-        self._broken = True
-        self._held = b""
-        self._phase = CLOSING
-        self._early.clear()
-        if last_words:
-            self.transport.write(last_words)
-        if left:
-            self._finish()
-        else:
-            self._linger(ALERT_S)
-
-    def _linger(self, seconds: float) -> None:
-        """
-        Our side is closed. Read on, so that the peer gets to read what we sent, and until it closes too.
-        """
-        self._paused = False
-        self._linger_s = seconds
-        self.transport.resumeProducing()
-        self._end_writing()
-        if self._held or (self._records is not None and self._records.state == MORE):
-            self._later(self._read_on)
-
-    def _end_writing(self) -> None:
-        """
-        Close the transport below for writing, if it can do that.
-        """
-        self._end_wanted = self._stalled
-        if self._stalled:
-            # `flow` comes back here.
-            return
-        if self._phase == CLOSING:
-            self._set_timer(self._linger_s, self._cut_off)
-        if not self._registered:
-            # Done already, before the protocol lost the rest of the connection too.
-            return
-        # As long as there is a producer, Twisted's transports don't.
-        self._unregister()
-        can_half_close = IHalfCloseableDescriptor.providedBy(self.transport)
-        if can_half_close:
-            self.transport.loseWriteConnection()
-        else:
-            self._later(self.writeConnectionLost)
-
-    def _unregister(self) -> None:
-        if self._registered:
-            self._registered = False
-            self.transport.unregisterProducer()
-
-    def _finish(self) -> None:
-        """
-        Nothing is expected any more: close what is below when all is written.
-        """
-        self._phase = OVER
-        self.disconnecting = True
-        self._unregister()
-        self.transport.loseConnection()
-
-    def _cut_off(self) -> None:
-        """
-        The peer did not close. What the kernel still has for it is sent all the same, as nothing is aborted here.
-        """
-        self._timer = None
-        if self._reason is None:
-            self._reason = Failure(ConnectionDone())
-        self._finish()
-
-    def _abort(self) -> None:
-        self._unregister()
-        abort = getattr(self.transport, "abortConnection", None)
-        (abort or self.transport.loseConnection)()
-
-    def _set_timer(self, seconds: float, call: Callable[[], object]) -> None:
-        self._cancel_timer()
-        self._timer = self._clock.callLater(seconds, call)
-
-    def _cancel_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-
-    def _later(self, call: Callable[[], object]) -> None:
-        """
-        In the next turn of the loop, unless the connection is over by then.
-        """
-        self._clock.callLater(0, lambda: call() if self.connected else None)
 
 
 def _may_be_http(begin: bytes) -> bool:
@@ -484,13 +321,3 @@ def _may_be_http(begin: bytes) -> bool:
     Whether these first bytes are the beginning of an HTTP request in plain text.
     """
     return any(begin.startswith(method[: len(begin)]) for method in _METHODS)
-
-
-def _told(error: SSL.Error) -> str:
-    """
-    What OpenSSL says, in words.
-    """
-    queue = error.args[0] if error.args else ()
-    if isinstance(queue, list) and queue:
-        return "; ".join(str(entry[-1]) for entry in queue)
-    return str(error) or type(error).__name__

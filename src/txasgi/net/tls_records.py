@@ -82,10 +82,17 @@ class Records:
         return whole
 
     def _recv(self) -> bytes:
+        self._raise_kept()
+        return self._connection.recv(RECORD_BYTES)
+
+    def _raise_kept(self) -> None:
         error, self._error = self._error, None
         if error is not None:
-            raise error
-        return self._connection.recv(RECORD_BYTES)
+            try:
+                raise error
+            finally:
+                # It knows this frame by its traceback.
+                del error
 
     def _feed(self, data: bytes | memoryview) -> None:
         if data:
@@ -145,8 +152,7 @@ class LeanRecords(Records):
         _clear_errors()
         size = _ssl_read(ssl, buffer, READ_BYTES)
         if size <= 0:
-            if self._error is not None:
-                raise self._error
+            self._raise_kept()
             self._ended(size)
             return b""
         while size <= READ_BYTES - RECORD_BYTES:
@@ -202,7 +208,11 @@ class LeanRecords(Records):
         if size <= 0:
             return b""
         sealed: bytes = _unpack(buffer, size)
-        return sealed if size < READ_BYTES else sealed + self.take()
+        while size == READ_BYTES:
+            size = _bio_read(self._out, buffer, READ_BYTES)
+            if size > 0:
+                sealed += _unpack(buffer, size)
+        return sealed
 
 
 _NEEDED = (
