@@ -122,6 +122,9 @@ class WebSocketExchange:
         """
         if self._phase in (OPEN, CLOSING):
             self._over(1006, "")
+        elif self._phase == CONNECTING:
+            # It will send no frame, whatever the application decides.
+            self._break("client left")
 
     def lost(self, why: str) -> None:
         """
@@ -376,7 +379,7 @@ class WebSocketExchange:
         options = engine.EngineOptions(self._options.max_size)
         self._engine = engine.Engine(write, self, options, deflate)
         self._phase = OPEN
-        self._report("open", 101, "")
+        self._report("open", 200 if self.head.version == "2" else 101, "")
         self._wait_for(self._options.ping_interval_s)
         if self._draining:
             self._close(1012, "")

@@ -150,9 +150,12 @@ class H2Connection:
         self._now = options.deadlines.now
         self._link: Link | None = None
         self._last_id = 0
-        # Streams whose exchanges wait for their own queue; complete answers that are not all sent.
+        # Streams whose exchanges wait for their own queue. Answers that were completed in this turn; those of them that
+        # are not all sent, with what waits and since when nothing of it was taken; of these, requests without an end.
         self._waiting: set[H2Stream] = set()
-        self._unsent: dict[int, float] = {}
+        self._fresh: list[int] = []
+        self._unsent: dict[int, tuple[int, float]] = {}
+        self._early: set[int] = set()
         # Exchanges whose client left and whose application still runs.
         self._leaving: list[Any] = []
         self._empty_frames = 0
@@ -160,6 +163,9 @@ class H2Connection:
         self._pushes = False
         self._flushing = False
         self._stalled = False
+        self._stalled_at = 0.0
+        # No stream is open, and `deadline` is when to close for it.
+        self._idle = True
         self._draining = False
         self._notice: Any = None
         self._closing = False
@@ -264,7 +270,7 @@ class H2Connection:
         try:
             h2.receive_data(data)
         except NGH2Error as error:
-            self._tell(h2.events())
+            # What came in front of it is not told: nothing could be answered.
             self._broken(error)
             return
         self._tell(h2.events())
@@ -322,7 +328,9 @@ class H2Connection:
             self.h2.reset_stream(stream_id, REFUSED_STREAM)
             self.flush_soon()
             return
-        self.deadline = None
+        if self._idle:
+            self._idle = False
+            self.deadline = None
         stream = H2Stream(self, stream_id, head)
         self.streams[stream_id] = stream
         stream.exchange = self._open(head, stream)
@@ -351,7 +359,8 @@ class H2Connection:
             self.h2.send_response(stream_id, answer, end_stream=to_head)
             if not to_head:
                 self.h2.send_data(stream_id, text, end_stream=True)
-            self._unsent[stream_id] = self._now()
+            self._fresh.append(stream_id)
+            self._early.add(stream_id)
         self.flush_soon()
 
     def _data_received(self, event: Any) -> None:
@@ -387,14 +396,12 @@ class H2Connection:
         Reset by the client, or broken by a fault of its own.
         """
         stream = self.streams.pop(event.stream_id, None)
-        self._unsent.pop(event.stream_id, None)
+        if self._unsent and self._unsent.pop(event.stream_id, None) is not None:
+            self._early.discard(event.stream_id)
         if stream is not None:
-            exchange, stream.exchange = stream.exchange, None
             self._waiting.discard(stream)
-            exchange.lost("client left")
-            if exchange.running:
-                self._leaving.append(exchange)
-            self._maybe_idle()
+            self._lose(stream, "client left")
+            self.flush_soon()
 
     def _settings_received(self, event: Any) -> None:
         self._pushes = self.h2.remote_settings.get(Setting.ENABLE_PUSH, 1) == 1
@@ -412,13 +419,12 @@ class H2Connection:
         self.streams.pop(stream.id, None)
         if stream.paused:
             self._waiting.discard(stream)
-        if not stream.ended or self.h2.queued_body_size(stream.id) > QUEUED_BYTES:
-            self._unsent[stream.id] = self._now()
+        if not stream.ended:
+            self._early.add(stream.id)
+        self._fresh.append(stream.id)
         if not self._flushing:
             self._flushing = True
             self.options.call_soon(self._flush)
-        if not self.streams:
-            self._maybe_idle()
 
     def push(self, stream: H2Stream, target: bytes, headers: Sequence[Field]) -> None:
         """
@@ -449,7 +455,6 @@ class H2Connection:
         self._waiting.discard(stream)
         self.h2.reset_stream(stream.id, code)
         self.flush_soon()
-        self._maybe_idle()
 
     def give_back(self, n: int, stream_id: int) -> None:
         """
@@ -469,7 +474,6 @@ class H2Connection:
         if stream.queued > QUEUED_BYTES:
             stream.pause(self._now())
             self._waiting.add(stream)
-            self._watch_stalls()
 
     def flush_soon(self) -> None:
         """
@@ -484,43 +488,60 @@ class H2Connection:
         if self._closing:
             return
         h2 = self.h2
-        wrote = False
-        while not self._stalled:
+        if not self._stalled:
             data = h2.data_to_send(_WRITE_BYTES)
-            if not data:
-                break
-            wrote = True
-            self.transport.write(data)
-            if len(data) < _WRITE_BYTES:
-                break
-        if wrote:
-            if self._waiting or self._unsent:
+            if data:
+                self.transport.write(data)
+                if len(data) >= _WRITE_BYTES:
+                    # The rest in the next turn, unless the transport is full by then.
+                    self.flush_soon()
+            if self._fresh or self._waiting or self._unsent:
                 self._progress()
             if self.streams:
                 # A fault that libnghttp2 found in a stream is told when its RST_STREAM is out.
                 self._tell(h2.events())
         if not h2.want_read and not h2.want_write:
             self._close()
+        elif not self.streams or self._waiting or self._unsent:
+            self._rest()
 
     def _progress(self) -> None:
         """
-        Some of what was queued is written: whose turn is it?
+        Some of what was queued may be written: whose turn is it?
         """
         h2, now = self.h2, self._now()
+        if self._fresh:
+            if self._early or h2.queued_body_size():
+                for stream_id in self._fresh:
+                    self._unsent[stream_id] = (1 << 62, now)
+            self._fresh.clear()
         for stream in list(self._waiting):
             queued = h2.queued_body_size(stream.id)
             if queued < stream.queued:
                 stream.queued = queued
                 stream.progress = now
-                if queued <= QUEUED_BYTES // 2 and not self._stalled:
-                    self._waiting.discard(stream)
-                    stream.resume()
-        for stream_id in list(self._unsent):
-            if h2.queued_body_size(stream_id) == 0:
+            if queued <= QUEUED_BYTES // 2 and not self._stalled:
+                self._waiting.discard(stream)
+                stream.resume()
+        for stream_id, (before, _) in list(self._unsent.items()):
+            queued = h2.queued_body_size(stream_id)
+            if queued == 0 and stream_id not in self._early:
                 del self._unsent[stream_id]
-                # RFC 9113 section 8.1: the client need not send the rest of its body. Ignored where it is complete.
+            elif queued == 0 and self._has_window(stream_id):
+                # RFC 9113 section 8.1: the client need not send the rest of its body.
+                del self._unsent[stream_id]
+                self._early.discard(stream_id)
                 h2.reset_stream(stream_id, NO_ERROR)
                 self.flush_soon()
+            elif queued < before:
+                self._unsent[stream_id] = (queued, now)
+
+    def _has_window(self, stream_id: int) -> bool:
+        """
+        libnghttp2 keeps back an empty DATA frame with END_STREAM, too, where there is no window.
+        """
+        h2 = self.h2
+        return h2.remote_window_size > 0 and h2.stream_remote_window_size(stream_id) > 0
 
     # Deadlines
 
@@ -528,46 +549,68 @@ class H2Connection:
         self.deadline = self._now() + seconds
         self.options.deadlines.watch(self)
 
-    def _watch_stalls(self) -> None:
-        if self.deadline is None:
-            self._set_deadline(self.options.stall_s)
-
-    def _maybe_idle(self) -> None:
-        if self.streams or self._closing:
+    def _rest(self) -> None:
+        """
+        The turn is over: what is there to wait for?
+        """
+        if self._closing or self._stalled:
             return
-        if self._draining and self._notice is None and not self._unsent:
+        if self.streams or self._unsent:
+            if self.deadline is None:
+                self._set_deadline(self.options.stall_s)
+        elif self._draining and self._notice is None:
             self._end(NO_ERROR)
-        else:
-            self._set_deadline(self.options.keep_alive_s)
+        elif not self._idle:
+            self._idle = True
+            # _set_deadline, without the call.
+            self.deadline = deadline = self._now() + self.options.keep_alive_s
+            if self.due is None or deadline + 1 < self.due:
+                self.options.deadlines.watch(self)
 
     def expired(self) -> None:
         """
-        A deadline has passed: the preface, idleness, a client that takes nothing, one that does not close.
+        A deadline has passed: the first request, idleness, a client that takes nothing, one that does not close.
         """
-        now = self._now()
-        if self._closing or self._stalled:
+        now, stall_s = self._now(), self.options.stall_s
+        if self._closing:
             self._abort()
-        elif not self.streams and not self._unsent:
+        elif self._stalled:
+            if now - self._stalled_at >= stall_s:
+                self._abort()
+            else:
+                self._set_deadline(self._stalled_at + stall_s - now)
+        elif self._idle:
             self._end(NO_ERROR)
         else:
             self._end_stalls(now)
 
     def _end_stalls(self, now: float) -> None:
+        """
+        Break off the answers of which the client has taken nothing for too long.
+        """
         stall_s = self.options.stall_s
         for stream in [one for one in self._waiting if now - one.progress >= stall_s]:
             self._waiting.discard(stream)
             self.streams.pop(stream.id, None)
             self.h2.reset_stream(stream.id, CANCEL)
-            exchange, stream.exchange = stream.exchange, None
-            exchange.lost("client does not read")
-        for stream_id in [one for one, since in self._unsent.items() if now - since >= stall_s]:
+            self._lose(stream, "client does not read")
+        for stream_id in [one for one, (_, since) in self._unsent.items() if now - since >= stall_s]:
             del self._unsent[stream_id]
-            self.h2.reset_stream(stream_id, CANCEL)
+            self._early.discard(stream_id)
+            self.h2.reset_stream(stream_id, CANCEL if self.h2.queued_body_size(stream_id) else NO_ERROR)
+        since = [stream.progress for stream in self._waiting] + [since for _, since in self._unsent.values()]
+        if since:
+            self._set_deadline(min(since) + stall_s - now)
         self.flush_soon()
-        if self._waiting or self._unsent:
-            self._set_deadline(stall_s)
-        else:
-            self._maybe_idle()
+
+    def _lose(self, stream: H2Stream, why: str) -> None:
+        """
+        Tell the exchange, and remember it as long as its application still runs.
+        """
+        exchange, stream.exchange = stream.exchange, None
+        exchange.lost(why)
+        if exchange.running:
+            self._leaving.append(exchange)
 
     # Endings
 
@@ -597,7 +640,6 @@ class H2Connection:
             return
         self.h2.send_goaway(NO_ERROR, last_stream_id=self._last_id)
         self.flush_soon()
-        self._maybe_idle()
 
     def _broken(self, error: NGH2Error) -> None:
         """
@@ -658,7 +700,7 @@ class H2Connection:
         The transport's buffer is full: everybody waits.
         """
         self._stalled = True
-        now = self._now()
+        self._stalled_at = now = self._now()
         for stream in self.streams.values():
             stream.pause(now)
         self._set_deadline(self.options.stall_s)
@@ -668,16 +710,12 @@ class H2Connection:
         It is empty.
         """
         self._stalled = False
+        self._idle = False
         self.deadline = None
         for stream in list(self.streams.values()):
             if stream.paused and stream not in self._waiting:
                 stream.resume()
         self._flush()
-        if not self._closing:
-            if not self.streams:
-                self._maybe_idle()
-            elif self._waiting or self._unsent:
-                self._watch_stalls()
 
     def stopProducing(self) -> None:
         """
