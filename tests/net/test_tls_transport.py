@@ -852,6 +852,27 @@ def test_pause_reaches_the_transport_below(connect: Any) -> None:
     assert pair.server.received == b"onetwo"
 
 
+@ours_in_memory
+def test_what_is_held_is_taken_before_more_is_read(connect: Any) -> None:
+    """
+    A protocol that pauses and resumes with each piece, as one with a slow application does, gets what is here before
+    the transport below reads on; otherwise a fast client would pile up its upload here.
+    """
+    pair = connect(recorder(on_read=lambda server: server.pause()))
+    pair.handshake()
+    upload = b"x" * (256 * KIB)
+    pair.deliver(pair.client.encrypt(upload))
+    while len(pair.server.received) < len(upload):
+        assert pair.wire.producerState == "paused"
+        before = len(pair.server.received)
+        pair.server.resume()
+        pair.turn()
+        assert len(pair.server.received) > before
+    pair.server.resume()
+    pair.turn()
+    assert pair.wire.producerState == "producing"
+
+
 async def test_paused_upload_waits(rig: TLSRig) -> None:
     """
     While we are paused the client can send no more than the kernel takes.

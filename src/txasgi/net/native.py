@@ -258,7 +258,11 @@ class NativeTransport(asyncio.Protocol):
         """
         Write them all.
         """
-        self.write(b"".join(iovec))
+        if self.write == self._transport.write:
+            # Without joining them, where the loop can.
+            self._transport.writelines(iovec)
+        else:
+            self.write(b"".join(iovec))
 
     def loseConnection(self, _connDone: object = None) -> None:
         """

@@ -292,8 +292,8 @@ class TLSTransport(TLSInput):
         self._stalled = False
         if self._held_back:
             self._held_back = False
-            if not self._paused:
-                self.transport.resumeProducing()
+            if not self._held:
+                self._resume_below()
         if self._end_wanted:
             self._end_writing()
         if self.producer is not None and self._phase == OPEN:
@@ -319,9 +319,10 @@ class TLSTransport(TLSInput):
         if self._paused:
             self._paused = False
             if self._held or (self._records is not None and self._records.state != WANTING):
+                # The transport below reads on when this is used up, or it would pile up here.
                 self._later(self._read_on)
-            if not self._held_back:
-                self.transport.resumeProducing()
+            else:
+                self._resume_below()
 
     def stopProducing(self) -> None:
         """

@@ -130,6 +130,10 @@ class TLSInput(TLSEndings):
         self._held = bytes(self._held) + data if self._held else memoryview(data)
         self._advance()
 
+    def _resume_below(self) -> None:
+        if not self._paused and not self._held_back and self._phase == OPEN:
+            self.transport.resumeProducing()
+
     def _read_on(self) -> None:
         """
         `_advance` from the loop, where nobody else would end the connection for a fault of the protocol.
@@ -164,6 +168,7 @@ class TLSInput(TLSEndings):
                     self._peer_ended()
                 if self._eof and self._phase != OVER:
                     self._at_eof()
+                self._resume_below()
                 return
 
     def _decrypt(self, records: Records, piece: bytes | memoryview) -> None:

@@ -466,6 +466,13 @@ class H2Connection:
         if self.h2.want_write:
             self.flush_soon()
 
+    def widen(self, stream_id: int, window_bytes: int) -> None:
+        """
+        Let more of a body be under way, within the connection's window.
+        """
+        if not self._closing and stream_id in self.streams:
+            self.h2.set_local_window_size(window_bytes, stream_id=stream_id)
+
     def look_at_queue(self, stream: H2Stream) -> None:
         """
         It may be too long for more.
