@@ -31,7 +31,7 @@ from txasgi.net.listen import NativeListeners, SocketTable
 from txasgi.observe import access
 from txasgi.wire.front import Front
 from txasgi.wire.h1_input import H1Options
-from txasgi.wire.h2 import H2Options
+from txasgi.wire.h2_output import H2Options
 
 _log = logging.getLogger("txasgi")
 

@@ -18,7 +18,7 @@ from txasgi.seam import Exchange, Head, Link, Outcome, Stream
 from txasgi.testing.transports import MemoryTransport
 from txasgi.wire.front import Front
 from txasgi.wire.h1_input import H1Options
-from txasgi.wire.h2 import H2Options
+from txasgi.wire.h2_output import H2Options
 
 
 class Rig:

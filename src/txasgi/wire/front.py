@@ -14,7 +14,8 @@ from txasgi.errors import BadRequest
 from txasgi.seam import Head, Open
 from txasgi.wire.h1 import H1Connection
 from txasgi.wire.h1_input import H1Options
-from txasgi.wire.h2 import H2Connection, H2Options
+from txasgi.wire.h2 import H2Connection
+from txasgi.wire.h2_output import H2Options
 
 # For a browser's eyes.
 _USE_HTTPS = b"This port speaks TLS: use https:// in place of http://.\n"

@@ -11,7 +11,7 @@ from txasgi.errors import CANCEL, INTERNAL_ERROR
 from txasgi.seam import Field, Head
 
 if TYPE_CHECKING:
-    from txasgi.wire.h2 import H2Connection
+    from txasgi.wire.h2_output import H2Output
 
 # Queued for one stream before its exchange is paused; asyncio's and HTTP/1.1's mark.
 QUEUED_BYTES = 65536
@@ -37,6 +37,7 @@ class H2Stream:
         "_connection",
         "_early",
         "_held",
+        "_received",
         "_taken",
         "_tunnel",
         "_window",
@@ -49,7 +50,7 @@ class H2Stream:
         "queued",
     )
 
-    def __init__(self, connection: H2Connection, id: int, head: Head) -> None:
+    def __init__(self, connection: H2Output, id: int, head: Head) -> None:
         self._connection = connection
         self.id = id
         self.head = head
@@ -59,8 +60,8 @@ class H2Stream:
         self.progress = 0.0
         # As far as we know: what was sent since libnghttp2 was asked, and what it said then.
         self.queued = 0
-        # Bytes of the body that the application took, and the stream's window.
-        self._taken = 0
+        # Bytes of the body that came, and that the application took; the stream's window.
+        self._received = self._taken = 0
         self._window = connection.options.initial_window_bytes
         # The head of an answer, kept until there is body.
         self._held: list[Field] | None = None
@@ -179,7 +180,8 @@ class H2Stream:
         """
         self._connection.give_back(n, self.id)
         self._taken += n
-        if self._taken > 2 * self._window and self._window < WINDOW_BYTES:
+        keeps_up = self._received - self._taken < self._window // 2
+        if keeps_up and self._taken > 2 * self._window and self._window < WINDOW_BYTES:
             self._window = min(2 * self._window, WINDOW_BYTES)
             self._connection.widen(self.id, self._window)
 
@@ -196,6 +198,7 @@ class H2Stream:
         """
         Bytes of the body, or for the tunnel.
         """
+        self._received += len(data)
         if self.head.protocol is not None and not self._tunnel:
             # Bounded by the stream's window, as nothing of it is given back.
             self._early += data
