@@ -27,7 +27,7 @@ class Rig:
 
     application: an ASGI application, or a `Script`.
     options: keyword arguments for the Gate (`txasgi.asgi.gate`).
-    h1, h2: fields of H1Options and H2Options to set.
+    h1, h2: fields of H1Options and H2Options to set. Windows of HTTP/2 streams do not grow unless that is said.
     beside: another application, for targets below /beside; its tasks and outcomes are not counted.
 
     outcomes, refusals: what was reported.
@@ -62,7 +62,11 @@ class Rig:
             self.deadlines, self.loop.call_soon, fields=self.gate.fields, refused=self._refused, **(h1 or {})
         )
         self.h2 = H2Options(
-            self.deadlines, self.loop.call_soon, fields=self.gate.fields, refused=self._refused, **(h2 or {})
+            self.deadlines,
+            self.loop.call_soon,
+            fields=self.gate.fields,
+            refused=self._refused,
+            **{"largest_window_bytes": 262144, **(h2 or {})},
         )
         self._beside = Gate(beside, self.loop, self.deadlines) if beside is not None else None
         self.front = Front(self.gate.open if beside is None else self._open, self.h1, self.h2)

@@ -27,6 +27,7 @@ class H2Options:
     keep_alive_s: time without any stream before the connection is closed. head_s: time for the client's preface.
     stall_s: time that a client may let an answer wait without taking a byte of it.
     fields: the fields that every answer carries, kept up to date by their owner.
+    largest_window_bytes: see below.
     max_concurrent_streams, initial_window_bytes, max_frame_bytes, header_list_bytes, header_table_bytes: our SETTINGS
     (RFC 9113 section 6.5.2). connection_window_bytes: for all streams together. head_fields: fields in a request.
     """
@@ -39,6 +40,9 @@ class H2Options:
     # nginx 128, Hypercorn 100, Go 250; RFC 9113 section 6.5.2 advises 100 at least.
     max_concurrent_streams: int = 100
     initial_window_bytes: int = 262144
+    # What a stream's window grows to while its application takes what comes; measured: from here on a single upload over
+    # TLS is no slower than over HTTP/1.1.
+    largest_window_bytes: int = 4194304
     # The window of every stream at once: nobody waits for an application that does not read.
     connection_window_bytes: int = 100 * 262144
     # The least there may be; larger frames only hold up other streams.

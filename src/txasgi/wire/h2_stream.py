@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 # Queued for one stream before its exchange is paused; asyncio's and HTTP/1.1's mark.
 QUEUED_BYTES = 65536
 
-# What the window of a stream grows to when its application takes a body as fast as it comes; measured: from here on a
-# single upload over TLS is no slower than over HTTP/1.1.
-WINDOW_BYTES = 4194304
-
 _STATUS: dict[int, Field] = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
 
 
@@ -37,7 +33,6 @@ class H2Stream:
         "_connection",
         "_early",
         "_held",
-        "_received",
         "_taken",
         "_tunnel",
         "_window",
@@ -60,8 +55,8 @@ class H2Stream:
         self.progress = 0.0
         # As far as we know: what was sent since libnghttp2 was asked, and what it said then.
         self.queued = 0
-        # Bytes of the body that came, and that the application took; the stream's window.
-        self._received = self._taken = 0
+        # Bytes of the body that the application took, and the stream's window.
+        self._taken = 0
         self._window = connection.options.initial_window_bytes
         # The head of an answer, kept until there is body.
         self._held: list[Field] | None = None
@@ -180,9 +175,9 @@ class H2Stream:
         """
         self._connection.give_back(n, self.id)
         self._taken += n
-        keeps_up = self._received - self._taken < self._window // 2
-        if keeps_up and self._taken > 2 * self._window and self._window < WINDOW_BYTES:
-            self._window = min(2 * self._window, WINDOW_BYTES)
+        largest = self._connection.options.largest_window_bytes
+        if self._taken > 2 * self._window and self._window < largest:
+            self._window = min(2 * self._window, largest)
             self._connection.widen(self.id, self._window)
 
     def reset(self, why: str) -> None:
@@ -198,7 +193,6 @@ class H2Stream:
         """
         Bytes of the body, or for the tunnel.
         """
-        self._received += len(data)
         if self.head.protocol is not None and not self._tunnel:
             # Bounded by the stream's window, as nothing of it is given back.
             self._early += data
