@@ -6,6 +6,7 @@ Whatever is wrong is an EndpointError whose text names the file. Nothing asks fo
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
@@ -60,9 +61,11 @@ class Credential:
         """
         try:
             names = self.own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (x509.ExtensionNotFound, ValueError):
+        except x509.ExtensionNotFound:
             common = self.own.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
             return [str(one.value).lower() for one in common]
+        except Exception as error:  # What cryptography raises for odd names; there is no list.
+            raise EndpointError(f"{self.origin}: the names of the certificate cannot be read: {error}") from None
         return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
 
 
@@ -133,6 +136,8 @@ def certificates(pem: bytes, path: str, what: str) -> list[x509.Certificate]:
         found = x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise EndpointError(f"{what} {path} holds no PEM certificate that can be read") from None
+    except Exception as error:  # InvalidVersion and what else cryptography raises; there is no list.
+        raise EndpointError(f"{what} {path}: {error}") from None
     if len(found) != len(_BEGIN.findall(pem)):
         # Somebody is still writing it.
         raise EndpointError(f"{what} {path} is cut off: the last certificate has no end")
@@ -147,12 +152,19 @@ def credential(key_path: str, certificate_path: str, extra_path: str | None, pas
     chain = certificates(read(certificate_path, "certKey"), certificate_path, "certKey")
     if extra_path:
         chain += certificates(read(extra_path, "extraCertChain"), extra_path, "extraCertChain")
-    if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
-        raise EndpointError(f"certKey {certificate_path}: a key for RSASSA-PSS alone cannot be used; use an RSA key")
+    refuse_pss(chain[0], certificate_path)
     if chain[0].public_key() != key.public_key():
         raise EndpointError(f"privateKey {key_path} does not belong to the first certificate in {certificate_path}")
     check_order(chain, certificate_path)
     return Credential(key, chain, certificate_path)
+
+
+def refuse_pss(certificate: x509.Certificate, path: str) -> None:
+    """
+    pyOpenSSL makes an ordinary RSA key of one that is for RSASSA-PSS alone, which then does not fit its certificate.
+    """
+    if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        raise EndpointError(f"certKey {path}: a key for RSASSA-PSS alone cannot be used; use an RSA key")
 
 
 def check_order(chain: Sequence[x509.Certificate], path: str) -> None:
@@ -170,7 +182,9 @@ def is_issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
     """
     try:
         issued.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    except ValueError:
         # The same name may be encoded in two ways, which clients compare as text, and cryptography as bytes.
         return _key_identifiers_agree(issued, issuer)
     return True
@@ -348,10 +362,10 @@ def _matched(
     certificates whose keys are not.
     """
     # Each once, though every site has a copy of its authority's certificate.
-    issuers: dict[bytes, dict[x509.Certificate, None]] = {}
+    issuers: dict[str, dict[x509.Certificate, None]] = {}
     for _, chain in chains:
         for certificate in chain:
-            issuers.setdefault(certificate.subject.public_bytes(), {})[certificate] = None
+            issuers.setdefault(_text(certificate.subject), {})[certificate] = None
     found: dict[x509.Certificate, Credential] = {}
     orphans: set[str] = set()
     for path, chain in chains:
@@ -364,13 +378,15 @@ def _matched(
                 # An authority's, with a key of a kind that we could not serve with anyway.
                 continue
             if key is not None:
+                refuse_pss(certificate, path)
                 found[certificate] = Credential(key, _chain(certificate, issuers), path)
             elif place == 0:
-                orphans.update(Credential(None, [certificate], path).names)
+                with contextlib.suppress(EndpointError):
+                    orphans.update(Credential(None, [certificate], path).names)
     return list(found.values()), orphans
 
 
-def _chain(own: x509.Certificate, issuers: dict[bytes, dict[x509.Certificate, None]]) -> list[x509.Certificate]:
+def _chain(own: x509.Certificate, issuers: dict[str, dict[x509.Certificate, None]]) -> list[x509.Certificate]:
     """
     The certificate and those above it, as far as they are there, without the root, which every client must have itself.
     """
@@ -378,7 +394,7 @@ def _chain(own: x509.Certificate, issuers: dict[bytes, dict[x509.Certificate, No
     while len(chain) < _CHAIN_LENGTH and chain[-1].subject != chain[-1].issuer:
         above = [
             issuer
-            for issuer in issuers.get(chain[-1].issuer.public_bytes(), ())
+            for issuer in issuers.get(_text(chain[-1].issuer), ())
             if issuer.subject != issuer.issuer and issuer not in chain and is_issued_by(chain[-1], issuer)
         ]
         if not above:
@@ -386,6 +402,13 @@ def _chain(own: x509.Certificate, issuers: dict[bytes, dict[x509.Certificate, No
         # After a renewal of the authority there may be two; the one that lasts longer.
         chain.append(max(above, key=lambda issuer: issuer.not_valid_after_utc))
     return chain
+
+
+def _text(name: x509.Name) -> str:
+    """
+    A name as clients compare it: however it is encoded.
+    """
+    return name.rfc4514_string()
 
 
 def _named(found: Sequence[Credential], now: dt.datetime) -> Certified:

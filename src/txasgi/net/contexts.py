@@ -183,13 +183,9 @@ class ServerContexts:
         return True
 
     def _make(self) -> tuple[Certified, _Set]:
-        try:
+        with _named_errors():
             certified = self._source.load()
             return certified, self._build(certified)
-        except EndpointError:
-            raise
-        except Exception as error:  # What cryptography and OpenSSL raise for odd certificates is not documented.
-            raise EndpointError(f"{type(error).__name__}: {error}") from error
 
     def start_watching(self, clock: Any) -> None:
         """
@@ -220,7 +216,8 @@ class ServerContexts:
     def _renew_ticket_key(self) -> None:
         self._built = self._now()
         try:
-            self._set = self._build(self.certified)
+            with _named_errors():
+                self._set = self._build(self.certified)
         except EndpointError as error:
             # A file of the settings is broken, which was said when it changed.
             _log.error("%s: the key of session tickets is not renewed: %s", self.name, error)
@@ -317,6 +314,16 @@ class ServerContexts:
             if one in offered:
                 return one
         raise NoCommonProtocol([("SSL routines", "", f"no application protocol in common with {offered!r}")])
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except EndpointError:
+        raise
+    except Exception as error:  # What cryptography and OpenSSL raise for odd certificates is not documented.
+        raise EndpointError(f"{type(error).__name__}: {error}") from error
 
 
 class _Clients:

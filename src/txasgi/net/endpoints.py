@@ -194,15 +194,18 @@ def _tls_endpoint(reactor: NativeListeners, string: str) -> Listen:
     return _bind_arguments(functools.partial(start, shown=shown(string)), reactor, string)
 
 
-# Whatever is wrong with how it is written: up to the next name=, or all that follows.
-_PASSWORD = re.compile(r"(?i)(password\\?\s*=)(?!env\\:)(.*?)(?=:[a-z0-9]+=|$)", re.DOTALL)
+# Whatever is wrong with how it is written: by name or by place, with backslashes or without, up to the end.
+_PASSWORD_NAME = "".join(rf"\\*{letter}" for letter in "password")
+_PASSWORD = re.compile(
+    rf"(?i)({_PASSWORD_NAME}\\*\s*=)(?!env\\:[a-z0-9_]*(?::[a-z]+=|$)).*|(?<=:)(pass\\*:).*", re.DOTALL
+)
 
 
 def shown(string: str) -> str:
     """
     An endpoint string for messages: without the password, if one is written in it.
     """
-    return _PASSWORD.sub(r"\1***", string)
+    return _PASSWORD.sub(lambda found: (found[1] or found[2]) + "***", string)
 
 
 def _plugin(reactor: NativeListeners, string: str) -> Listen:

@@ -258,11 +258,12 @@ class NativeTransport(asyncio.Protocol):
         """
         Write them all.
         """
-        if self.write == self._transport.write:
+        pieces = list(iovec)
+        if self.write == self._transport.write and all(piece.__class__ is bytes for piece in pieces):
             # Without joining them, where the loop can.
-            self._transport.writelines(iovec)
+            self._transport.writelines(pieces)
         else:
-            self.write(b"".join(iovec))
+            self.write(b"".join(pieces))
 
     def loseConnection(self, _connDone: object = None) -> None:
         """

@@ -30,7 +30,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txasgi.net.tls_endings import CLOSING, HANDSHAKING, HIGH_WATER_BYTES, OPEN, OVER
+from txasgi.net.tls_endings import CLOSING, HANDSHAKING, HIGH_WATER_BYTES, OPEN, OVER, STALL_S
 from txasgi.net.tls_input import TLSInput
 from txasgi.net.tls_records import FEED_BYTES, WANTING, Records, new_buffer
 
@@ -129,6 +129,8 @@ class TLSTransport(TLSInput):
         elif self.producer is None:
             self._close()
         else:
+            if self._stalled:
+                self._set_timer(STALL_S, self._abort)
             self._later(self._maybe_close)
 
     def _maybe_close(self) -> None:
@@ -318,7 +320,7 @@ class TLSTransport(TLSInput):
         """
         if self._paused:
             self._paused = False
-            if self._held or (self._records is not None and self._records.state != WANTING):
+            if self._held or self._eof or (self._records is not None and self._records.state != WANTING):
                 # The transport below reads on when this is used up, or it would pile up here.
                 self._later(self._read_on)
             else:

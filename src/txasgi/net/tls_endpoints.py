@@ -164,8 +164,8 @@ def _password(word: str, path: str) -> bytes | None:
         return read(path, "keyPasswordFile").partition(b"\n")[0].rstrip(b"\r")
     if not word:
         return None
-    kind, _, rest = word.partition(":")
-    if kind == "pass":
+    kind, colon, rest = word.partition(":")
+    if kind == "pass" and colon:
         return rest.encode()
     if kind != "env" or not rest:
         raise EndpointError("keyPassword must be env\\:NAME, the name of an environment variable, or pass\\:TEXT")

@@ -204,11 +204,15 @@ class TLSInput(TLSEndings):
         """
         The peer's EOF. Without close_notify before it, what came may not be all (RFC 8446 section 6.1).
         """
-        more = self._held or (self._records is not None and self._records.state == MORE)
-        if self._phase == OPEN and more and not self._eof:
-            # Its end is behind what the protocol has not taken yet.
-            self._eof = True
-            self._later(self._read_on)
+        records = self._records
+        more = self._held or (
+            records is not None and (records.state == MORE or (records.state == ENDED and not self._ended))
+        )
+        if self._phase == OPEN and (more or self._eof):
+            # Its end is behind what the protocol has not taken yet. Told again whenever the transport below reads on.
+            if not self._eof:
+                self._eof = True
+                self._later(self._read_on)
         else:
             self._at_eof()
 

@@ -40,7 +40,7 @@ class H2Options:
     # nginx 128, Hypercorn 100, Go 250; RFC 9113 section 6.5.2 advises 100 at least.
     max_concurrent_streams: int = 100
     initial_window_bytes: int = 262144
-    # What a stream's window grows to while its application takes what comes; measured: from here on a single upload over
+    # What a stream's window grows to while its application takes what comes; measured: with it a single upload over
     # TLS is no slower than over HTTP/1.1.
     largest_window_bytes: int = 4194304
     # The window of every stream at once: nobody waits for an application that does not read.
