@@ -63,7 +63,8 @@ def show_list() -> None:
         bounds = [
             f"{limit.at_most:.2f} x {' or '.join(limit.peers)}" for limit in LIMITS if limit.scenario == scenario.name
         ]
-        print(f"  {scenario.name:13} {scenario.title:40} {scenario.measure.unit:22} at most {', '.join(bounds)}")
+        bound = f"at most {', '.join(bounds)}" if bounds else "no limit"
+        print(f"  {scenario.name:13} {scenario.title:40} {scenario.measure.unit:22} {bound}")
     print("servers")
     for server in SERVERS:
         for door, lines in server.doors.items():
@@ -124,7 +125,7 @@ def main() -> int:
     cores = Cores()
     report = None
     try:
-        machine = describe(cores)
+        machine = describe(cores, scenarios)
         prepare(servers)
         raise_open_files()
         cores.take_load()

@@ -88,6 +88,25 @@ async def length(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer})
 
 
+async def count(scope: Scope, receive: Receive, send: Send) -> None:
+    """
+    Read the whole body and keep nothing of it, answer how many bytes it had.
+    """
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    answer = str(size).encode()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(answer)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
+
+
 async def large(scope: Scope, receive: Receive, send: Send) -> None:
     """
     1 MiB in one message.

@@ -35,7 +35,11 @@ LIMITS = (
     Limit("tls", ("granian",), 0.95),
     Limit("tls-large", ("uvicorn", "granian"), 1.0),
     Limit("tls-handshake", ("uvicorn", "granian"), 1.0),
-    # HTTP/2 in cleartext and over TLS, 10 streams, against Granian: 0.85, once there is a scenario for it.
+    Limit("h2", ("granian",), 0.85),
+    Limit("h2-one", ("granian",), 0.85),
+    Limit("h2-large", ("granian",), 1.0),
+    Limit("h2-tls", ("granian",), 0.85),
+    Limit("h2-tls-large", ("granian",), 1.0),
     Limit("ws-32", ("uvicorn",), 0.65),
     Limit("ws-4096", ("uvicorn",), 0.65),
     Limit("idle", ("uvicorn",), 1.0),

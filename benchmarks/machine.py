@@ -5,19 +5,25 @@ What the figures were taken on.
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.environments import ROOT
+from benchmarks.load_h2 import h2load_version
 from benchmarks.load_wrk import wrk_version
 from benchmarks.processes import Cores
+from benchmarks.scenarios import Scenario
+from benchmarks.servers import H2_DOORS
 
 
-def describe(cores: Cores) -> dict[str, str]:
+def describe(cores: Cores, scenarios: Iterable[Scenario]) -> dict[str, str]:
     """
-    Date, processor, kernel, Python, load generator, and the commit of the checkout.
+    Date, processor, kernel, Python, load generators, and the commit of the checkout.
+
+    Raises MeasureError if a load generator for *scenarios* is missing.
     """
-    return {
+    found = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": f"{cpu_model()}, {os.cpu_count()} cores",
         "cores": f"server on {cores.server}, load on {cores.load}",
@@ -26,6 +32,9 @@ def describe(cores: Cores) -> dict[str, str]:
         "wrk": wrk_version(),
         "commit": commit(),
     }
+    if any(scenario.door in H2_DOORS for scenario in scenarios):
+        found["h2load"] = h2load_version()
+    return found
 
 
 def cpu_model() -> str:

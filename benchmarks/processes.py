@@ -22,6 +22,9 @@ STOP_S = 5.0
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PR_SET_PDEATHSIG = 1
 
+# As client.ask(): port, certificate, request, seconds to wait.
+Ask = Callable[[int, Path | None, Request, float], None]
+
 # Below the range that the kernel takes client ports from (32768 and up): no load connection is in the way.
 PORTS = range(20_000, 30_000)
 
@@ -100,9 +103,9 @@ class ServerProcess:
     ) -> None:
         self.stop()
 
-    def await_answer(self, request: Request, pause_s: float = 0.02) -> float:
+    def await_answer(self, request: Request, pause_s: float = 0.02, how: Ask = ask) -> float:
         """
-        Wait until the server answers *request* and return the seconds since its start.
+        Wait until the server answers *request*, asked *how*, and return the seconds since its start.
 
         Raises ServerError if it ends or is silent for START_S.
         """
@@ -111,7 +114,7 @@ class ServerProcess:
             if self.popen.poll() is not None:
                 raise ServerError(f"ended with status {self.popen.returncode}\n{self.last_words()}")
             try:
-                ask(self.port, self.certificate, request, START_S)
+                how(self.port, self.certificate, request, START_S)
             except OSError:
                 time.sleep(pause_s)
             else:

@@ -118,10 +118,11 @@ def markdown(report: Report) -> str:
     The report as Markdown, to paste into a page: versions, costs, limits, throughput.
     """
     machine = report.machine
+    h2load = f" and h2load {machine['h2load']}" if "h2load" in machine else ""
     lines = [
         f"Measured {machine['date']} on {machine['cpu']}, {machine['kernel']}, {machine['python']}.",
         f"{report.rounds} rounds of {report.load.seconds} s, {report.load.connections} connections.",
-        f"Load by wrk {machine['wrk']}; {machine['cores']}; txasgi at commit {machine['commit']}.",
+        f"Load by wrk {machine['wrk']}{h2load}; {machine['cores']}; txasgi at commit {machine['commit']}.",
         "",
         *versions_markdown(report),
         "",
@@ -170,7 +171,8 @@ def costs_markdown(report: Report) -> list[str]:
         cells = []
         for server in servers:
             result, ratio = comparison.result(server), comparison.ratio(server)
-            cell = "failed" if result is None else number(result.cost)
+            failed = any(found.server == server for found in comparison.results)
+            cell = number(result.cost) if result else "failed" if failed else "-"
             if ratio is not None:
                 cell += f" ({ratio.middle:.2f}, {ratio.low:.2f}..{ratio.high:.2f})"
             cells.append(cell)

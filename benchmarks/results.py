@@ -63,7 +63,7 @@ class Ratio:
 @dataclass(slots=True)
 class Comparison:
     """
-    One scenario with the results of all servers.
+    One scenario with the results of all servers that take part.
     """
 
     scenario: Scenario

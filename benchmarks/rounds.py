@@ -17,7 +17,7 @@ from benchmarks.measure import Load, MeasureError
 from benchmarks.processes import Cores, ServerError, ServerProcess, free_port
 from benchmarks.results import Comparison, Result
 from benchmarks.scenarios import Scenario
-from benchmarks.servers import CommandLine, Server
+from benchmarks.servers import HYPERCORN_FILE, HYPERCORN_SETTINGS, TLS_DOORS, CommandLine, Server
 
 APP_MODULE = "benchmark_apps"
 WARM_UP_S = 1
@@ -40,6 +40,7 @@ class Stage:
         Put the files in place.
         """
         shutil.copy(Path(__file__).parent / "apps.py", self.folder / f"{APP_MODULE}.py")
+        (self.folder / HYPERCORN_FILE).write_text(HYPERCORN_SETTINGS)
         make_certificate(self.folder)
 
     def start(self, server: Server, line: CommandLine, scenario: Scenario) -> ServerProcess:
@@ -48,7 +49,7 @@ class Stage:
         """
         port = free_port()
         words = line.words(programs(server), port, f"{APP_MODULE}:{scenario.app}", self.folder)
-        certificate = self.folder / "cert.pem" if scenario.door == "tls" else None
+        certificate = self.folder / "cert.pem" if scenario.door in TLS_DOORS else None
         return ServerProcess(words, port, certificate, self.folder, self.cores.server)
 
 
@@ -82,19 +83,20 @@ class Candidate:
 
 def compare(scenario: Scenario, servers: list[Server], stage: Stage, rounds: int, load: Load) -> Comparison:
     """
-    Measure *scenario* for all *servers*, with every command line that they have for it.
+    Measure *scenario* for all *servers* that can do it, with every command line that they have for it.
     """
     candidates = [
         Candidate(server, line, Result(server.name, line.name, " ".join(line.text.split())))
         for server in servers
-        for line in server.doors[scenario.door]
+        for line in server.doors.get(scenario.door, ())
     ]
     if scenario.measure.fresh_starts:
         with_new_processes(scenario, candidates, stage, load)
     else:
         with_kept_processes(scenario, candidates, stage, rounds, load)
     results = [candidate.result for candidate in candidates]
-    return Comparison(scenario, [fastest(results, server.name) for server in servers])
+    taking_part = [server.name for server in servers if scenario.door in server.doors]
+    return Comparison(scenario, [fastest(results, name) for name in taking_part])
 
 
 def fastest(results: list[Result], server: str) -> Result:

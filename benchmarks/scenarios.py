@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.apps import CHUNK, CHUNKS, DOCUMENT, HELLO, LARGE
 from benchmarks.client import Request
 from benchmarks.lifetimes import FirstAnswer, IdleMemory
+from benchmarks.load_h2 import H2Load
 from benchmarks.load_tls import HandshakeLoad
 from benchmarks.load_wrk import WrkLoad
 from benchmarks.load_ws import EchoLoad
@@ -54,6 +55,9 @@ JSON_REQUEST = Request(length=len(JSON_BODY), answer=JSON_BODY)
 POSTED = b"x" * 64 * 1024
 POST_REQUEST = Request(length=5, answer=b"65536", method="POST", body=POSTED)
 LARGE_REQUEST = Request(length=len(LARGE))
+# Zeros that are nowhere in memory until they are read.
+UPLOADED = bytes(100 * 1024 * 1024)
+UPLOAD_REQUEST = Request(length=9, answer=b"104857600", method="POST", body=UPLOADED)
 STREAM_REQUEST = Request(length=CHUNKS * len(CHUNK), answer=CHUNKS * CHUNK)
 
 SCENARIOS = (
@@ -66,6 +70,18 @@ SCENARIOS = (
     Scenario("tls", "GET over TLS, 13 bytes", "hello", "tls", WrkLoad(HELLO_REQUEST)),
     Scenario("tls-large", "answer of 1 MiB over TLS", "large", "tls", WrkLoad(LARGE_REQUEST)),
     Scenario("tls-handshake", "full TLS handshake and one GET", "hello", "tls", HandshakeLoad(HELLO_REQUEST)),
+    Scenario("h2", "GET over HTTP/2, 10 streams", "hello", "h2", H2Load(HELLO_REQUEST, 10)),
+    Scenario("h2-one", "GET over HTTP/2, 1 stream", "hello", "h2", H2Load(HELLO_REQUEST, 1)),
+    Scenario("h2-large", "answer of 1 MiB over HTTP/2", "large", "h2", H2Load(LARGE_REQUEST, 10, connections=4)),
+    Scenario("h2-upload", "upload of 100 MiB over HTTP/2", "count", "h2", H2Load(UPLOAD_REQUEST, 1, connections=1)),
+    Scenario("h2-tls", "GET over HTTP/2 and TLS, 10 streams", "hello", "h2-tls", H2Load(HELLO_REQUEST, 10)),
+    Scenario(
+        "h2-tls-large",
+        "answer of 1 MiB over HTTP/2 and TLS",
+        "large",
+        "h2-tls",
+        H2Load(LARGE_REQUEST, 10, connections=4),
+    ),
     Scenario("ws-32", "WebSocket echo, 32 bytes", "echo", "websocket", EchoLoad(32)),
     Scenario("ws-4096", "WebSocket echo, 4 KiB", "echo", "websocket", EchoLoad(4096)),
     Scenario("idle", "idle keep-alive connection, 3,000 open", "hello", "http", IdleMemory(HELLO_REQUEST)),

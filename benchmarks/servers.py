@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Door = Literal["http", "tls", "websocket"]
+Door = Literal["http", "tls", "websocket", "h2", "h2-tls"]
+
+TLS_DOORS: tuple[Door, ...] = ("tls", "h2-tls")
+H2_DOORS: tuple[Door, ...] = ("h2", "h2-tls")
 
 SUBJECT = "txasgi"
 
@@ -43,7 +46,7 @@ class CommandLine:
 @dataclass(frozen=True, slots=True)
 class Server:
     """
-    A server and its command lines for each door that a scenario knocks at.
+    A server and its command lines for each door that a scenario knocks at. It takes no part where it has none.
 
     requirement: what pip installs; "." is this checkout.
     distribution: its name among the installed packages, for the version.
@@ -72,6 +75,7 @@ GRANIAN = """granian --host 127.0.0.1 --port {port} --interface asgi --workers 1
              --loop uvloop --http 1 --no-access-log --log-level warning
              --backlog 4096 --backpressure 4096 {app}"""
 GRANIAN_TLS = " --ssl-certificate {cert} --ssl-keyfile {key}"
+GRANIAN_H2 = GRANIAN.replace("--http 1", "--http 2")
 
 # No uvloop: Daphne installs Twisted's reactor on asyncio's own loop and has no option for another.
 DAPHNE = "daphne --verbosity 0 --endpoint {endpoint} {app}"
@@ -79,6 +83,13 @@ DAPHNE = "daphne --verbosity 0 --endpoint {endpoint} {app}"
 # Nought workers serve from the first process; one would be a second process that is waited for.
 HYPERCORN = """hypercorn --bind 127.0.0.1:{port} --worker-class uvloop --workers 0 --log-level warning
                --backlog 4096 --keep-alive 75 {app}"""
+
+# Hypercorn ends a connection after 1,000 requests unless told, which has no option on the command line. In HTTP/1.1
+# a client just opens another one; in HTTP/2 it takes the requests that are on their way with it.
+HYPERCORN_FILE = "hypercorn.toml"
+HYPERCORN_SETTINGS = "keep_alive_max_requests = 1_000_000_000\n"
+HYPERCORN_H2 = f"{HYPERCORN} --config {HYPERCORN_FILE}"
+HYPERCORN_TLS = " --certfile {cert} --keyfile {key}"
 
 TXASGI = "serve -e {endpoint} --no-access-log {app}"
 
@@ -93,11 +104,13 @@ SERVERS = (
         name=SUBJECT,
         requirement=".",
         distribution="txasgi",
-        beside=("twisted", "autobahn", "httptools", "uvloop", "pyOpenSSL"),
+        beside=("twisted", "autobahn", "httptools", "ngh2", "uvloop", "pyOpenSSL"),
         doors={
             "http": lines(only=TXASGI.replace("{endpoint}", TCP)),
             "tls": lines(only=TXASGI.replace("{endpoint}", SSL)),
             "websocket": lines(only=TXASGI.replace("{endpoint}", TCP)),
+            "h2": lines(only=TXASGI.replace("{endpoint}", TCP)),
+            "h2-tls": lines(only=TXASGI.replace("{endpoint}", SSL)),
         },
     ),
     Server(
@@ -133,28 +146,40 @@ SERVERS = (
                 st=GRANIAN + " --ws --runtime-mode st",
                 mt=GRANIAN + " --ws --runtime-mode mt",
             ),
+            "h2": lines(
+                st=GRANIAN_H2 + " --no-ws --runtime-mode st",
+                mt=GRANIAN_H2 + " --no-ws --runtime-mode mt",
+            ),
+            "h2-tls": lines(
+                st=GRANIAN_H2 + " --no-ws --runtime-mode st" + GRANIAN_TLS,
+                mt=GRANIAN_H2 + " --no-ws --runtime-mode mt" + GRANIAN_TLS,
+            ),
         },
     ),
     Server(
         name="daphne",
         requirement="daphne",
         distribution="daphne",
-        beside=("twisted", "autobahn"),
+        beside=("twisted", "autobahn", "h2", "priority"),
         doors={
             "http": lines(only=DAPHNE.replace("{endpoint}", TCP)),
             "tls": lines(only=DAPHNE.replace("{endpoint}", SSL + BACKLOG)),
             "websocket": lines(only=DAPHNE.replace("{endpoint}", TCP)),
+            # Twisted has HTTP/2 where h2 and priority are installed, and Hypercorn brings them; never in cleartext.
+            "h2-tls": lines(only=DAPHNE.replace("{endpoint}", SSL + BACKLOG)),
         },
     ),
     Server(
         name="hypercorn",
         requirement="hypercorn",
         distribution="hypercorn",
-        beside=("h11", "wsproto", "uvloop"),
+        beside=("h11", "h2", "wsproto", "uvloop"),
         doors={
             "http": lines(only=HYPERCORN),
-            "tls": lines(only=HYPERCORN + " --certfile {cert} --keyfile {key}"),
+            "tls": lines(only=HYPERCORN + HYPERCORN_TLS),
             "websocket": lines(only=HYPERCORN),
+            "h2": lines(only=HYPERCORN_H2),
+            "h2-tls": lines(only=HYPERCORN_H2 + HYPERCORN_TLS),
         },
     ),
 )
