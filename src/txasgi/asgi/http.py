@@ -27,6 +27,9 @@ from txasgi.seam import Field, Head, Outcome, Stream
 if TYPE_CHECKING:
     from txasgi.asgi.gate import Gate
 
+# Parts of a body that wait for the application are joined below the one size, up to the other.
+_TINY_BYTES = 256
+_JOINED_BYTES = 4096
 # Read and sent at once for pathsend.
 _FILE_BYTES = 262144
 
@@ -83,7 +86,12 @@ class HttpExchange(Answer):
         """
         Body bytes.
         """
-        self._chunks.append(chunk)
+        chunks = self._chunks
+        if chunks and len(chunk) < _TINY_BYTES and len(chunks[-1]) < _JOINED_BYTES:
+            # As an object of its own, a byte takes 40.
+            chunks[-1] += chunk
+        else:
+            chunks.append(chunk)
         if self._receivers:
             wake(self._receivers)
 

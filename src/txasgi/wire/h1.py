@@ -219,7 +219,7 @@ class H1Connection(H1Input):
         for chunk in queued.chunks:
             self._unread += len(chunk)
             exchange.data(chunk)
-        if queued.ended and not self._ended:
+        if queued.ended and not self._ended and queued.head.protocol is None:
             self._ended = True
             exchange.end()
         if not self._queue and self._unread <= UNREAD_BYTES:

@@ -16,6 +16,7 @@ read. After some (floods, a bad preface) it cannot be used any more and ngh2 rai
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -166,6 +167,8 @@ class H2Connection(H2Output):
         """
         self._closing = True
         self.options.deadlines.forget(self)
+        if self._notice is not None:
+            self._notice.cancel()
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             exchange, stream.exchange = stream.exchange, None
@@ -218,7 +221,7 @@ class H2Connection(H2Output):
             head = h2_rules.head_of(fields, self._link, event.end_stream)
             head.pushes = self._pushes
         except PeerError as error:
-            self._refuse(stream_id, error, fields)
+            self._refuse(event, error)
             return
         self._request(stream_id, head)
 
@@ -254,17 +257,18 @@ class H2Connection(H2Output):
         if self._draining:
             stream.exchange.drain()
 
-    def _refuse(self, stream_id: int, error: PeerError, fields: Sequence[Field]) -> None:
+    def _refuse(self, event: Any, error: PeerError) -> None:
         """
         Malformed: a stream error (RFC 9113 section 8.1.1). Otherwise an answer.
         """
         assert self._link is not None
         self.options.refused(self._link, error)
+        stream_id = event.stream_id
         if isinstance(error, BadRequest):
             self.h2.reset_stream(stream_id, error.h2_code)
         else:
             text = b"%d\n" % error.status
-            to_head = (b":method", b"HEAD") in fields
+            to_head = (b":method", b"HEAD") in event.headers
             answer = [
                 (b":status", b"%d" % error.status),
                 *self.options.fields,
@@ -275,7 +279,8 @@ class H2Connection(H2Output):
             if not to_head:
                 self.h2.send_data(stream_id, text, end_stream=True)
             self._fresh.append(stream_id)
-            self._early.add(stream_id)
+            if not event.end_stream:
+                self._early.add(stream_id)
         self.flush_soon()
 
     def _data_received(self, event: Any) -> None:
@@ -302,7 +307,10 @@ class H2Connection(H2Output):
 
     def _ended(self, stream_id: int) -> None:
         stream = self.streams.get(stream_id)
-        if stream is not None and not stream.ended:
+        if stream is None:
+            # Its answer was early, but is not all sent: a plain one after all.
+            self._early.discard(stream_id)
+        elif not stream.ended:
             stream.ended = True
             stream.exchange.end()
 
@@ -311,8 +319,10 @@ class H2Connection(H2Output):
         Reset by the client, or broken by a fault of its own.
         """
         stream = self.streams.pop(event.stream_id, None)
-        if self._unsent and self._unsent.pop(event.stream_id, None) is not None:
+        if self._early:
             self._early.discard(event.stream_id)
+        if self._unsent:
+            self._unsent.pop(event.stream_id, None)
         if stream is not None:
             self._waiting.discard(stream)
             self._lose(stream, "client left")
@@ -374,7 +384,9 @@ class H2Connection(H2Output):
             notice.cancel()
         if self._closing:
             return
-        self.h2.send_goaway(NO_ERROR, last_stream_id=self._last_id)
+        # The client may have said the same meanwhile, and libnghttp2 is about to end then.
+        with contextlib.suppress(NGH2Error):
+            self.h2.send_goaway(NO_ERROR, last_stream_id=self._last_id)
         self.flush_soon()
 
     def _broken(self, error: NGH2Error) -> None:
