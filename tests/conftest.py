@@ -6,4 +6,12 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("txasgi.testing.conform", "tests.wire.h1_client")
+pytest.register_assert_rewrite(
+    "txasgi.testing.conform",
+    "txasgi.testing.h2_client",
+    "txasgi.testing.h2_crowd",
+    "txasgi.testing.h2_stream",
+    "tests.wire.h1_client",
+    "tests.wire.h2_frames",
+    "tests.wire.h2_scene",
+)

@@ -119,6 +119,7 @@ class H1Peer:
     trailers_out = True
     trailers_in = True
     early_hints = True
+    pushes = False
 
     def __init__(self, rig: Rig, trickle: int = 0) -> None:
         self.rig = rig
@@ -207,6 +208,12 @@ class H1Peer:
         if handle < len(answers):
             return answers[handle]
         return Answer(reset=self.ended)
+
+    def pushed(self, handle: int) -> list[tuple[int, list[Field]]]:
+        """
+        `HttpPeer.pushed`: HTTP/1.1 has no push.
+        """
+        return []
 
     def abandon(self, handle: int) -> None:
         """

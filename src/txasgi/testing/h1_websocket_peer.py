@@ -7,20 +7,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import struct
 from collections.abc import Iterable
-from typing import Any
 
 import h11
 from twisted.internet.interfaces import ISSLTransport
-from wsproto.extensions import PerMessageDeflate
-from wsproto.frame_protocol import FrameDecoder, MessageDecoder, Opcode
 from zope.interface import directlyProvides, providedBy
 
 from txasgi.seam import Field
 from txasgi.testing.conform.websocket_peer import Frame
 from txasgi.testing.rig import Rig
 from txasgi.testing.transports import MemoryTransport
+from txasgi.testing.websocket_frames import FrameReader
 
 # RFC 6455 section 1.3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -50,6 +47,8 @@ class H1WebSocketPeer:
     transport: None before `open`.
     """
 
+    multiplexed = False
+
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.transport: MemoryTransport | None = None
@@ -60,11 +59,7 @@ class H1WebSocketPeer:
         self._body = b""
         self._complete = False
         self._outgoing: list[tuple[memoryview, int]] = []
-        self._decoder: FrameDecoder | None = None
-        self._messages = MessageDecoder()
-        self._parts: list[Any] = []
-        self._frames: list[Frame] = []
-        self._received = 0
+        self._frames: FrameReader | None = None
 
     @property
     def _connected(self) -> MemoryTransport:
@@ -113,6 +108,13 @@ class H1WebSocketPeer:
         return transport.half_closed or transport.closed or ended
 
     @property
+    def alive(self) -> bool:
+        """
+        The WebSocket is all that the connection carries.
+        """
+        return not self.closed
+
+    @property
     def untaken(self) -> int:
         """
         Bytes that wait for the server to read.
@@ -125,7 +127,7 @@ class H1WebSocketPeer:
         Bytes behind the answer.
         """
         self._read()
-        return self._received
+        return self._frames.received if self._frames is not None else 0
 
     def open(
         self,
@@ -188,8 +190,7 @@ class H1WebSocketPeer:
         What came; taken.
         """
         self._read()
-        frames, self._frames = self._frames, []
-        return frames
+        return self._frames.take() if self._frames is not None else []
 
     def leave(self) -> None:
         """
@@ -216,16 +217,16 @@ class H1WebSocketPeer:
 
     def _read(self) -> None:
         data = self._connected.take()
-        if self._decoder is None:
+        if self._frames is None:
             self._read_answer(data)
         elif data:
-            self._read_frames(data)
+            self._frames.read(data)
 
     def _read_answer(self, data: bytes) -> None:
         http = self._http
         if data:
             http.receive_data(data)
-        while not self._complete and self._decoder is None:
+        while not self._complete and self._frames is None:
             event = http.next_event()
             if event is h11.NEED_DATA:
                 break
@@ -244,33 +245,7 @@ class H1WebSocketPeer:
         expected = base64.b64encode(hashlib.sha1(self._key + _GUID).digest())
         assert answer[b"sec-websocket-accept"] == expected
         assert answer[b"upgrade"].lower() == b"websocket" and answer[b"connection"].lower() == b"upgrade"
-        extensions = []
-        if agreed := answer.get(b"sec-websocket-extensions"):
-            deflate = PerMessageDeflate()
-            deflate.finalize(agreed.decode())
-            extensions.append(deflate)
-        self._decoder = FrameDecoder(client=True, extensions=[*extensions])
+        self._frames = FrameReader(self._headers)
         rest, _ = self._http.trailing_data
         if rest:
-            self._read_frames(bytes(rest))
-
-    def _read_frames(self, data: bytes) -> None:
-        decoder = self._decoder
-        assert decoder is not None
-        self._received += len(data)
-        decoder.receive_bytes(data)
-        while (frame := decoder.process_buffer()) is not None:
-            payload: Any = frame.payload
-            if frame.opcode is Opcode.CLOSE:
-                code = struct.unpack("!H", payload[:2])[0] if payload else 1005
-                self._frames.append(("close", (code, bytes(payload[2:]).decode())))
-            elif frame.opcode.iscontrol():
-                self._frames.append((frame.opcode.name.lower(), payload))
-            else:
-                frame = self._messages.process_frame(frame)
-                self._parts.append(frame.payload)
-                if frame.message_finished:
-                    is_text = frame.opcode is Opcode.TEXT
-                    whole = "".join(self._parts) if is_text else b"".join(self._parts)
-                    self._frames.append(("text" if is_text else "bytes", whole))
-                    self._parts.clear()
+            self._frames.read(bytes(rest))

@@ -47,6 +47,7 @@ class Front:
         self._empty: Callable[[], object] | None = None
         self._draining = False
         h1.other = self if h2 is not None else None
+        h1.http1 = http1
 
     def doStart(self) -> None:
         """
@@ -66,13 +67,11 @@ class Front:
         """
         return [b"h2"] * (self._h2 is not None) + [b"http/1.1"] * self._http1
 
-    def buildProtocol(self, addr: IAddress) -> H1Connection | H2Connection:
+    def buildProtocol(self, addr: IAddress) -> H1Connection:
         """
-        A protocol for a new connection. One that turns out to speak HTTP/2 is handed over by `H1Connection`.
+        A protocol for a new connection. It hands over one that turns out to speak HTTP/2.
         """
-        if self._http1:
-            return H1Connection(self._open, self._h1, self._opened, self._closed)
-        return self._new_h2()
+        return H1Connection(self._open, self._h1, self._opened, self._closed)
 
     def _new_h2(self) -> H2Connection:
         assert self._h2 is not None

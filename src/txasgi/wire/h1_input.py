@@ -21,7 +21,7 @@ from httptools import (
 )
 
 from txasgi.deadlines import Deadlines
-from txasgi.errors import BadRequest, HeadTooLarge, PeerError
+from txasgi.errors import BadRequest, HeadTooLarge, PeerError, VersionNotSupported
 from txasgi.fields import comma_list
 from txasgi.seam import Exchange, Field, Head, Link
 from txasgi.wire import h1_rules
@@ -70,6 +70,7 @@ class H1Options:
     call_soon: the event loop's.
     refused: told of each request that was refused before it reached the application.
     other: who takes a connection that turns out to speak HTTP/2; None when nobody does.
+    http1: requests are served, and not only handed over to HTTP/2.
     """
 
     deadlines: Deadlines
@@ -83,6 +84,7 @@ class H1Options:
     fields: Sequence[Field] = field(default_factory=list)
     refused: Callable[[Link, PeerError], object] = lambda _link, _error: None
     other: Other | None = None
+    http1: bool = True
 
 
 class Queued:
@@ -353,6 +355,8 @@ class H1Input(H1Output):
         head.expects_continue = b"expect" in noted and version == "1.1"
         if parser.should_upgrade():
             self._note_upgrade(head, method, noted)
+        if not options.http1 and self._h2c is None:
+            raise VersionNotSupported("HTTP/1.1, where only HTTP/2 is spoken (http)")
         self._head_fed = 0
         self._begun = b""
         exact = options.head_bytes < PIECE_BYTES or options.head_fields < _FIELDS_UNCOUNTED

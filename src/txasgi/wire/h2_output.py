@@ -4,11 +4,12 @@ The writing half of an HTTP/2 connection: what is queued in libnghttp2, when it 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ngh2 import Configuration, Connection, Role, Setting
+from ngh2 import Configuration, Connection, Role, Setting, StreamUnavailableError
 
 from txasgi.deadlines import Deadlines
 from txasgi.errors import CANCEL, NO_ERROR, PeerError
@@ -151,8 +152,13 @@ class H2Output:
         """
         self.streams.pop(stream.id, None)
         self._waiting.discard(stream)
-        self.h2.reset_stream(stream.id, code)
+        self._reset(stream.id, code)
         self.flush_soon()
+
+    def _reset(self, stream_id: int, code: int) -> None:
+        # Closed by the client meanwhile, it needs none.
+        with contextlib.suppress(StreamUnavailableError):
+            self.h2.reset_stream(stream_id, code)
 
     def give_back(self, n: int, stream_id: int) -> None:
         """
@@ -236,7 +242,7 @@ class H2Output:
                 # RFC 9113 section 8.1: the client need not send the rest of its body.
                 del self._unsent[stream_id]
                 self._early.discard(stream_id)
-                h2.reset_stream(stream_id, NO_ERROR)
+                self._reset(stream_id, NO_ERROR)
                 self.flush_soon()
             elif queued < before:
                 self._unsent[stream_id] = (queued, now)
@@ -246,7 +252,12 @@ class H2Output:
         libnghttp2 keeps back an empty DATA frame with END_STREAM, too, where there is no window.
         """
         h2 = self.h2
-        return h2.remote_window_size > 0 and h2.stream_remote_window_size(stream_id) > 0
+        try:
+            return h2.remote_window_size > 0 and h2.stream_remote_window_size(stream_id) > 0
+        except StreamUnavailableError:
+            # Closed by the client meanwhile, which the events have not told yet: nothing is left to be reset.
+            self._early.discard(stream_id)
+            return False
 
     # Deadlines
 
@@ -297,12 +308,12 @@ class H2Output:
         for stream in [one for one in self._waiting if now - one.progress >= stall_s]:
             self._waiting.discard(stream)
             self.streams.pop(stream.id, None)
-            self.h2.reset_stream(stream.id, CANCEL)
+            self._reset(stream.id, CANCEL)
             self._lose(stream, "client does not read")
         for stream_id in [one for one, (_, since) in self._unsent.items() if now - since >= stall_s]:
             del self._unsent[stream_id]
             self._early.discard(stream_id)
-            self.h2.reset_stream(stream_id, CANCEL if self.h2.queued_body_size(stream_id) else NO_ERROR)
+            self._reset(stream_id, CANCEL if self.h2.queued_body_size(stream_id) else NO_ERROR)
         since = [stream.progress for stream in self._waiting] + [since for _, since in self._unsent.values()]
         if since:
             self._set_deadline(min(since) + stall_s - now)

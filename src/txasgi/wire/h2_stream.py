@@ -4,8 +4,11 @@ One stream of HTTP/2: what the exchange is lent, on top of libnghttp2's queue fo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from ngh2 import StreamUnavailableError
 
 from txasgi.errors import CANCEL, INTERNAL_ERROR
 from txasgi.seam import Field, Head
@@ -71,7 +74,8 @@ class H2Stream:
         HEADERS with an informational status.
         """
         connection = self._connection
-        connection.h2.send_informational_response(self.id, [_STATUS[status], *headers])
+        with contextlib.suppress(StreamUnavailableError):
+            connection.h2.send_informational_response(self.id, [_STATUS[status], *headers])
         connection.flush_soon()
 
     def push(self, target: bytes, headers: Sequence[Field]) -> None:
@@ -92,11 +96,15 @@ class H2Stream:
         """
         connection = self._connection
         h2 = connection.h2
-        if body:
-            h2.send_response(self.id, [_STATUS[status], *headers])
-            h2.send_data(self.id, body, end_stream=True)
-        else:
-            h2.send_response(self.id, [_STATUS[status], *headers], end_stream=True)
+        try:
+            if body:
+                h2.send_response(self.id, [_STATUS[status], *headers])
+                h2.send_data(self.id, body, end_stream=True)
+            else:
+                h2.send_response(self.id, [_STATUS[status], *headers], end_stream=True)
+        except StreamUnavailableError:
+            # Closed by the client, which the events have not told yet.
+            pass
         self.exchange = None
         connection.answered(self)
 
@@ -106,7 +114,8 @@ class H2Stream:
         """
         held, self._held = self._held, None
         if held is not None:
-            self._connection.h2.send_response(self.id, held)
+            with contextlib.suppress(StreamUnavailableError):
+                self._connection.h2.send_response(self.id, held)
             self._connection.flush_soon()
 
     def data(self, chunk: bytes, end: bool) -> None:
@@ -114,19 +123,8 @@ class H2Stream:
         DATA.
         """
         connection = self._connection
-        h2 = connection.h2
-        held, self._held = self._held, None
-        if held is not None:
-            if end and not chunk:
-                h2.send_response(self.id, held, end_stream=True)
-                self.exchange = None
-                connection.answered(self)
-                return
-            h2.send_response(self.id, held)
-        if chunk:
-            h2.send_data(self.id, chunk, end_stream=end)
-        elif end:
-            h2.end_stream(self.id)
+        with contextlib.suppress(StreamUnavailableError):
+            self._send(chunk, end)
         if end:
             self.exchange = None
             connection.answered(self)
@@ -136,16 +134,29 @@ class H2Stream:
         if self.queued > QUEUED_BYTES:
             connection.look_at_queue(self)
 
+    def _send(self, chunk: bytes, end: bool) -> None:
+        h2 = self._connection.h2
+        held, self._held = self._held, None
+        if held is not None:
+            h2.send_response(self.id, held, end_stream=end and not chunk)
+            if chunk:
+                h2.send_data(self.id, chunk, end_stream=end)
+        elif chunk:
+            h2.send_data(self.id, chunk, end_stream=end)
+        elif end:
+            h2.end_stream(self.id)
+
     def trailers(self, headers: Sequence[Field]) -> None:
         """
         HEADERS that end the stream.
         """
         self.flush()
         connection = self._connection
-        if headers:
-            connection.h2.send_trailers(self.id, list(headers))
-        else:
-            connection.h2.end_stream(self.id)
+        with contextlib.suppress(StreamUnavailableError):
+            if headers:
+                connection.h2.send_trailers(self.id, list(headers))
+            else:
+                connection.h2.end_stream(self.id)
         self.exchange = None
         connection.answered(self)
 
@@ -154,7 +165,8 @@ class H2Stream:
         200 to an extended CONNECT (RFC 8441 section 5).
         """
         connection = self._connection
-        connection.h2.send_response(self.id, [_STATUS[200], *headers])
+        with contextlib.suppress(StreamUnavailableError):
+            connection.h2.send_response(self.id, [_STATUS[200], *headers])
         connection.flush_soon()
         connection.options.call_soon(self._open_tunnel)
         return self._write

@@ -22,6 +22,7 @@ from txasgi.testing.conform.http_disconnect import DisconnectConformance
 from txasgi.testing.conform.http_extensions import ExtensionConformance
 from txasgi.testing.conform.http_failures import FailureConformance
 from txasgi.testing.conform.http_outcomes import OutcomeConformance
+from txasgi.testing.conform.http_push import PushConformance
 from txasgi.testing.conform.http_refusals import RefusalConformance
 from txasgi.testing.conform.http_scope import ScopeConformance
 from txasgi.testing.conform.http_tasks import TaskConformance
@@ -35,6 +36,7 @@ class HttpConformance(
     FailureConformance,
     DisconnectConformance,
     ExtensionConformance,
+    PushConformance,
     TaskConformance,
     OutcomeConformance,
 ):

@@ -7,7 +7,16 @@ from __future__ import annotations
 from typing import Any
 
 from txasgi.asgi.task import Message, Receive, Send
-from txasgi.testing.conform.http_peer import DISCONNECT, HELD, MIB, HttpGroup, answer_with, pieces, read_body
+from txasgi.testing.conform.http_peer import (
+    DISCONNECT,
+    HELD,
+    MIB,
+    HttpGroup,
+    answer_with,
+    complete_answer,
+    pieces,
+    read_body,
+)
 from txasgi.testing.rig import response_body, response_start
 
 
@@ -292,6 +301,25 @@ class ReceiveConformance(HttpGroup):
         assert all(message["more_body"] for message in messages if message["type"] == "http.request")
         answer = peer.answer(handle)
         assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
+
+    def test_body_behind_an_early_answer(self) -> None:
+        """
+        What is left of a body when its answer is complete holds nothing up, and is for nobody.
+        """
+        _, peer, script = self.script()
+        handle = peer.request("POST", headers=[(b"content-length", b"%d" % MIB)], body=b"hello", end=False)
+        answer_with(script.call)
+        assert complete_answer(peer, handle) == (200, b"ok", True)
+        if peer.multiplexed:
+            # RFC 9113 section 8.1: the client was told to send no more of it.
+            self.check_usable(peer, script)
+
+        peer.body(handle, bytes(MIB - 5), end=True)
+
+        assert peer.unsent(handle) == 0 or not peer.alive
+        assert complete_answer(peer, handle) == (200, b"ok", True)
+        if peer.multiplexed or peer.alive:
+            self.check_usable(peer, script)
 
     def test_waiting_receive_and_early_answer(self) -> None:
         """

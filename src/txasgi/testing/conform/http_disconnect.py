@@ -171,15 +171,20 @@ class DisconnectConformance(HttpGroup):
         """
         rig, peer, script = self.script()
         handle = peer.request()
-        read_body(script.call)
-        waiting = script.call.receiving()
+        call = script.call
+        read_body(call)
+        waiting = call.receiving()
 
         peer.abandon(handle)
 
         assert waiting.result() == DISCONNECT
-        assert isinstance(script.call.sending(response_start()).exception(), ClientDisconnected)
+        assert isinstance(call.sending(response_start()).exception(), ClientDisconnected)
+        if peer.multiplexed:
+            self.check_usable(peer, script)
+        else:
+            assert not peer.alive
         rig.advance(12)
-        assert script.call.cancelled
+        assert call.cancelled
 
     def test_ends_within_grace(self) -> None:
         """
@@ -291,12 +296,18 @@ class DisconnectConformance(HttpGroup):
 
     def test_concurrent_requests_fail_alone(self) -> None:
         """
-        On a wire that carries several requests at a time, one that fails or is given up does not touch the others.
+        On a wire that carries several requests at a time, one that fails or is given up does not touch the others; on
+        one that answers in turn, those behind it are not answered, and their applications never run.
         """
         _, peer, script = self.script()
-        if not peer.multiplexed:
-            return
         handles = [peer.request("GET", b"/%d" % n) for n in range(4)]
+        if not peer.multiplexed:
+            (failing,) = script.calls
+            failing.send(response_start(), response_body(b"a", more=True))
+            failing.fail(ValueError("oops"))
+            assert [peer.answer(handle).reset for handle in handles] == [True] * 4
+            assert [failing] == script.calls
+            return
         failing, abandoned, slow, quick = script.calls
         failing.send(response_start(), response_body(b"a", more=True))
         failing.fail(ValueError("oops"))
@@ -309,3 +320,4 @@ class DisconnectConformance(HttpGroup):
         assert peer.answer(handles[2]).status == 0
         answer_with(slow, b"slow")
         assert complete_answer(peer, handles[2]) == (200, b"slow", True)
+        self.check_usable(peer, script)

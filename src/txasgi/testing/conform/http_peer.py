@@ -64,6 +64,7 @@ class HttpPeer(Protocol):
     multiplexed: requests are answered side by side, not in turn.
     trailers_out, trailers_in: the wire carries the trailers of an answer, of a request.
     early_hints: the wire carries 103.
+    pushes: the wire carries answers that nobody asked for, and this client takes them.
     """
 
     version: str
@@ -73,6 +74,7 @@ class HttpPeer(Protocol):
     trailers_out: bool
     trailers_in: bool
     early_hints: bool
+    pushes: bool
 
     @property
     def alive(self) -> bool:
@@ -107,6 +109,12 @@ class HttpPeer(Protocol):
     def answer(self, handle: int) -> Answer:
         """
         What has been read of the answer by now.
+        """
+
+    def pushed(self, handle: int) -> list[tuple[int, list[Field]]]:
+        """
+        What was promised on behalf of this request: for each a number as of `request`, and the fields of the request
+        that it answers, pseudo fields included.
         """
 
     def abandon(self, handle: int) -> None:
@@ -270,3 +278,14 @@ class HttpGroup:
         answer_with(script.call, b"next")
         answer = peer.answer(handle)
         assert (answer.status, answer.body, answer.complete) == (200, b"next", True)
+
+    def check_broken_off(self, peer: HttpPeer, script: Script, handle: int) -> None:
+        """
+        The client sees that this answer is not complete; it costs the connection only where nothing else tells it.
+        """
+        answer = peer.answer(handle)
+        assert (answer.complete, answer.reset) == (False, True)
+        if peer.multiplexed:
+            self.check_usable(peer, script)
+        else:
+            assert not peer.alive

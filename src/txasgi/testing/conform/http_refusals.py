@@ -148,7 +148,6 @@ class RefusalConformance(HttpGroup):
         """
         for message in (
             {"type": "http.response.nonsense"},
-            {"type": "http.response.push", "path": "/", "headers": []},
             {"type": "http.response.debug", "info": {}},
             {"type": "http.request"},
             {"type": "http.disconnect"},

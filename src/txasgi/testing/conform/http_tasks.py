@@ -107,6 +107,25 @@ class TaskConformance(HttpGroup):
 
         assert [(200, b"%d" % n, True) for n in range(10)] == [complete_answer(peer, handle) for handle in handles]
 
+    def test_answers_out_of_turn(self) -> None:
+        """
+        Side by side, an answer does not wait for those to earlier requests; else each request waits for its turn.
+        """
+        _, peer, script = self.script()
+        handles = [peer.request("GET", b"/%d" % n) for n in range(5)]
+        if not peer.multiplexed:
+            assert [call.scope["path"] for call in script.calls] == ["/0"]
+            return
+        assert [call.scope["path"] for call in script.calls] == [f"/{n}" for n in range(5)]
+        for call in script.calls:
+            call.send(response_start(), response_body(b"a", more=True))
+        for n in (3, 0, 4, 1, 2):
+            script.calls[n].send(response_body(b"%d" % n))
+            assert (200, b"a%d" % n, True) == complete_answer(peer, handles[n])
+            script.calls[n].finish()
+            waiting = [handle for handle, call in zip(handles, script.calls, strict=True) if not call.ended]
+            assert [(200, b"a", False)] * len(waiting) == [complete_answer(peer, handle) for handle in waiting]
+
     def test_send_from_another_task(self) -> None:
         """
         receive() and send() work in tasks that the application starts.

@@ -41,6 +41,36 @@ class EndingConformance(WebSocketGroup):
         peer.send_raw(close(1000))
         assert peer.closed
 
+    def test_what_carried_it(self) -> None:
+        """
+        A connection that carries more than the WebSocket outlives it, whoever ended it and why; another ends with it.
+        """
+
+        def returns(call: Call, peer: WebSocketPeer) -> None:
+            call.finish()
+            peer.send_raw(close(1000))
+
+        def fails(call: Call, peer: WebSocketPeer) -> None:
+            call.fail(ValueError())
+            peer.send_raw(close(1011))
+
+        def breaks_a_rule(call: Call, peer: WebSocketPeer) -> None:
+            peer.send_raw(frame(3))
+            peer.send_raw(close(1002))
+
+        endings: list[Callable[[Call, WebSocketPeer], None]] = [
+            lambda call, peer: peer.send_raw(close(1000)),
+            returns,
+            fails,
+            breaks_a_rule,
+        ]
+        for end in endings:
+            call, peer = self.opened()
+            end(call, peer)
+            assert peer.closed
+            assert peer.multiplexed == peer.alive
+        self.faults()
+
     def test_exception_after_own_close(self) -> None:
         """
         An exception after the application's close is logged once, and adds nothing on the wire.
@@ -67,7 +97,7 @@ class EndingConformance(WebSocketGroup):
         peer.send_raw(close(1012))
         assert departure(call.receive())[0] == 1012
         call.finish()
-        assert peer.closed
+        assert peer.closed and not peer.alive
         assert [("open", self.opened_status), ("close", 1012)] == [(o.kind, o.status) for o in self.rig.outcomes]
 
     def test_drain_while_sending(self) -> None:

@@ -34,7 +34,11 @@ Frame = tuple[str, Any]
 class WebSocketPeer(Protocol):
     """
     A client with one connection. Each call runs the rig until nothing is left to do.
+
+    multiplexed: the WebSocket shares its connection with others.
     """
+
+    multiplexed: bool
 
     @property
     def status(self) -> int | None:
@@ -64,6 +68,12 @@ class WebSocketPeer(Protocol):
     def closed(self) -> bool:
         """
         The server has ended the connection, or the stream.
+        """
+
+    @property
+    def alive(self) -> bool:
+        """
+        The connection can carry something further, beside the WebSocket or after it.
         """
 
     @property
