@@ -199,6 +199,8 @@ class H2Connection(H2Output):
 
     def _tell(self, events: Sequence[Any]) -> None:
         for event in events:
+            if self._closing:
+                return
             told = _EVENTS.get(event.__class__)
             if told is not None:
                 told(self, event)
