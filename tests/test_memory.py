@@ -370,3 +370,16 @@ def test_nothing_grows(caplog: pytest.LogCaptureFixture) -> None:
     rig.close()
     # Less than one for each round.
     assert grown < 30
+
+
+def test_client_that_leaves_with_its_request() -> None:
+    """
+    A task whose client leaves in the turn in which it asked, with no grace, is not forgotten: it has run, and ended.
+    """
+    rig = Rig(application, report=None, disconnect_grace_s=0)
+    transport = rig.connect()
+    transport.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+    transport.lose()
+    rig.settle()
+    assert rig.gate.tasks == set()
+    rig.close()

@@ -61,6 +61,7 @@ def test_sslscan(process: Process, folder: Path) -> None:
 # What testssl.sh calls bad or cannot find out, and why it may.
 EXPLAINED = {
     r"engine_problem": "about the openssl that it runs, not about the server",
+    r"sessionresumption_ticket": "it closes before TLS 1.3's tickets have come; test_tls_endpoints resumes sessions",
     r"cert_revocation.*": "certificates made by a test name no CRL and no OCSP responder",
     r"OCSP_stapling.*": "nor is there a response to staple, unless the operator has one",
     r"DNS_CAArecord.*": "localhost has no records",

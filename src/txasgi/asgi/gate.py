@@ -125,7 +125,8 @@ class Gate:
         Cancel this task when the grace is over.
         """
         if self._disconnect_grace_s <= 0:
-            task.cancel()
+            # Not before its first step: it would end without ever having run, and nobody would clear up behind it.
+            self.loop.call_soon(task.cancel)
             return None
         return self.deadlines.after(self._disconnect_grace_s, task.cancel)
 
