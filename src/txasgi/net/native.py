@@ -259,8 +259,9 @@ class NativeTransport(asyncio.Protocol):
         Write them all.
         """
         pieces = list(iovec)
-        if self.write == self._transport.write and all(piece.__class__ is bytes for piece in pieces):
-            # Without joining them, where the loop can.
+        # Not asyncio's: it joins them, or, from 3.12 on, forgets to say that its buffer is full (CVE-2024-12254).
+        ours = not isinstance(self._transport, asyncio.Transport) and self.write == self._transport.write
+        if ours and all(piece.__class__ is bytes for piece in pieces):
             self._transport.writelines(pieces)
         else:
             self.write(b"".join(pieces))
