@@ -99,12 +99,19 @@ class TestPreface:
 
         assert scene.rig.clock.seconds() <= 1000 + 30 + 4
 
-    def test_not_behind_http_1(self, scene: Scene) -> None:
+    @pytest.mark.parametrize("waits", [False, True], ids=["at once", "behind the answer"])
+    def test_not_behind_http_1(self, scene: Scene, waits: bool) -> None:
         """
         Behind a request of HTTP/1.1 a preface is a bad request.
         """
         bad = scene.misbehave(begin=False)
-        self.send_raw(scene, bad, b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n" + PREFACE + settings() + get(1, b"/second"))
+        first, second = b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n", PREFACE + settings() + get(1, b"/second")
+        if waits:
+            bad.transport.receive(first)
+            scene.rig.settle()
+            self.send_raw(scene, bad, second)
+        else:
+            self.send_raw(scene, bad, first + second)
 
         written = bytes(bad.transport.written)
         assert written.startswith(b"HTTP/1.1 200 ")

@@ -236,7 +236,7 @@ class H1Connection(H1Input):
 
     def _may_be_h2(self) -> bool:
         """
-        Nothing has been asked yet, and it is not for ALPN to decide (RFC 9113 section 3.2).
+        No request waits for its answer, and it is not for ALPN to decide (RFC 9113 section 3.2).
         """
         return self._options.other is not None and not self._secure and self._exchange is None and not self._queue
 

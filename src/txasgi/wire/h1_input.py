@@ -227,8 +227,9 @@ class H1Input(H1Output):
             if str(error).startswith("Data after"):
                 # Behind a request that said it was the last one.
                 self._closing = True
-            elif str(error).startswith("Pause on PRI") and self._may_be_h2():
-                # The whole preface of HTTP/2 (RFC 9113 section 3.4), which is shorter than what is kept of a head.
+            elif str(error).startswith("Pause on PRI") and self._link is None and self._may_be_h2():
+                # The whole preface of HTTP/2, and nothing before it (RFC 9113 section 3.4); it is shorter than what is
+                # kept of a head.
                 self._hand_over(self._begun + bytes(data))
             else:
                 self._refuse(self._fault(error))
