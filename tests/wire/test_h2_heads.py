@@ -15,6 +15,7 @@ from tests.wire.h2_frames import (
     headers,
     literal,
     post,
+    rst_stream,
 )
 from tests.wire.h2_mistakes import GET_BLOCK
 from tests.wire.h2_scene import TOO_MUCH, Scene, resident_bytes
@@ -121,6 +122,19 @@ class TestHeaders:
         bad.send(headers(1, asked(b"GET", b"/", *more)))
 
         assert bad.answer(1) == (200, b"")
+
+    @pytest.mark.parametrize("end", [True, False], ids=["GET", "POST"])
+    def test_refused_and_reset_in_one_read(self, scene: Scene, end: bool) -> None:
+        """
+        A client that resets at once what would be refused gets no answer, and is served on.
+        """
+        bad = scene.misbehave()
+        more = [(b"cookie", b"y")] * 220
+        bad.send(headers(1, asked(b"GET" if end else b"POST", b"/", *more), end=end) + rst_stream(1))
+
+        assert scene.app.begun == []
+        assert 1 not in bad.answers
+        scene.usable(bad, 3)
 
     @pytest.mark.parametrize("size", [65_500, 70_000])
     def test_target_too_long(self, scene: Scene, size: int) -> None:

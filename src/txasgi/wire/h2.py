@@ -48,7 +48,7 @@ from txasgi.errors import (
 from txasgi.seam import Field, Head, Link, Open
 from txasgi.wire import h2_rules
 from txasgi.wire.h2_output import H2Options, H2Output
-from txasgi.wire.h2_stream import H2Stream
+from txasgi.wire.h2_stream import MAY_BE_CLOSED, H2Stream
 from txasgi.wire.links import link_of
 
 # How long a closing connection reads on, as in HTTP/1.1.
@@ -277,12 +277,13 @@ class H2Connection(H2Output):
                 (b"content-type", b"text/plain; charset=utf-8"),
                 (b"content-length", b"%d" % len(text)),
             ]
-            self.h2.send_response(stream_id, answer, end_stream=to_head)
-            if not to_head:
-                self.h2.send_data(stream_id, text, end_stream=True)
-            self._fresh.append(stream_id)
-            if not event.end_stream:
-                self._early.add(stream_id)
+            with MAY_BE_CLOSED:
+                self.h2.send_response(stream_id, answer, end_stream=to_head)
+                if not to_head:
+                    self.h2.send_data(stream_id, text, end_stream=True)
+                self._fresh.append(stream_id)
+                if not event.end_stream:
+                    self._early.add(stream_id)
         self.flush_soon()
 
     def _data_received(self, event: Any) -> None:

@@ -4,7 +4,6 @@ The writing half of an HTTP/2 connection: what is queued in libnghttp2, when it 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +13,9 @@ from ngh2 import Configuration, Connection, Role, Setting, StreamUnavailableErro
 from txasgi.deadlines import Deadlines
 from txasgi.errors import CANCEL, NO_ERROR, PeerError
 from txasgi.seam import Field, Link
-from txasgi.wire.h2_stream import QUEUED_BYTES, H2Stream
+from txasgi.wire.h2_stream import MAY_BE_CLOSED, QUEUED_BYTES, H2Stream
 
-# Taken out of libnghttp2 for one write; more only when the transport took it at once.
+# Taken out of libnghttp2 for one write; more in the next turn, if the transport is not full by then.
 _WRITE_BYTES = 262144
 
 
@@ -142,6 +141,7 @@ class H2Output:
         if not stream.ended:
             self._early.add(stream.id)
         self._fresh.append(stream.id)
+        # flush_soon, without the call.
         if not self._flushing:
             self._flushing = True
             self.options.call_soon(self._flush)
@@ -152,13 +152,8 @@ class H2Output:
         """
         self.streams.pop(stream.id, None)
         self._waiting.discard(stream)
-        self._reset(stream.id, code)
+        self.h2.reset_stream(stream.id, code)
         self.flush_soon()
-
-    def _reset(self, stream_id: int, code: int) -> None:
-        # Closed by the client meanwhile, it needs none.
-        with contextlib.suppress(StreamUnavailableError):
-            self.h2.reset_stream(stream_id, code)
 
     def give_back(self, n: int, stream_id: int) -> None:
         """
@@ -175,7 +170,8 @@ class H2Output:
         Let more of a body be under way, within the connection's window.
         """
         if not self._closing and stream_id in self.streams:
-            self.h2.set_local_window_size(window_bytes, stream_id=stream_id)
+            with MAY_BE_CLOSED:
+                self.h2.set_local_window_size(window_bytes, stream_id=stream_id)
 
     def look_at_queue(self, stream: H2Stream) -> None:
         """
@@ -198,22 +194,24 @@ class H2Output:
         self._flushing = False
         if self._closing:
             return
-        h2 = self.h2
-        if not self._stalled:
+        h2, may_write = self.h2, not self._stalled
+        if may_write:
             data = h2.data_to_send(_WRITE_BYTES)
             if data:
                 self.transport.write(data)
                 if len(data) >= _WRITE_BYTES:
-                    # The rest in the next turn, unless the transport is full by then.
                     self.flush_soon()
+        if not h2.want_read and not h2.want_write:
+            # GOAWAY is out, and libnghttp2 takes nothing more.
+            self._close()
+            return
+        if may_write:
             if self._fresh or self._waiting or self._unsent:
                 self._progress()
             if self.streams:
                 # A fault that libnghttp2 found in a stream is told when its RST_STREAM is out.
                 self._tell(h2.events())
-        if not h2.want_read and not h2.want_write:
-            self._close()
-        elif not self.streams or self._waiting or self._unsent:
+        if not self.streams or self._waiting or self._unsent:
             self._rest()
 
     def _progress(self) -> None:
@@ -242,7 +240,7 @@ class H2Output:
                 # RFC 9113 section 8.1: the client need not send the rest of its body.
                 del self._unsent[stream_id]
                 self._early.discard(stream_id)
-                self._reset(stream_id, NO_ERROR)
+                self.h2.reset_stream(stream_id, NO_ERROR)
                 self.flush_soon()
             elif queued < before:
                 self._unsent[stream_id] = (queued, now)
@@ -308,12 +306,12 @@ class H2Output:
         for stream in [one for one in self._waiting if now - one.progress >= stall_s]:
             self._waiting.discard(stream)
             self.streams.pop(stream.id, None)
-            self._reset(stream.id, CANCEL)
+            self.h2.reset_stream(stream.id, CANCEL)
             self._lose(stream, "client does not read")
         for stream_id in [one for one, (_, since) in self._unsent.items() if now - since >= stall_s]:
             del self._unsent[stream_id]
             self._early.discard(stream_id)
-            self._reset(stream_id, CANCEL if self.h2.queued_body_size(stream_id) else NO_ERROR)
+            self.h2.reset_stream(stream_id, CANCEL if self.h2.queued_body_size(stream_id) else NO_ERROR)
         since = [stream.progress for stream in self._waiting] + [since for _, since in self._unsent.values()]
         if since:
             self._set_deadline(min(since) + stall_s - now)

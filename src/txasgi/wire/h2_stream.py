@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ngh2 import StreamUnavailableError
+from ngh2 import StreamProtocolError
 
 from txasgi.errors import CANCEL, INTERNAL_ERROR
 from txasgi.seam import Field, Head
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 # Queued for one stream before its exchange is paused; asyncio's and HTTP/1.1's mark.
 QUEUED_BYTES = 65536
+
+# libnghttp2 knows of a stream's end before its events have told us: what is said on one that the client has reset in
+# the same read goes nowhere. Before the answer has begun that is a StreamUnavailableError, behind it a body that is not
+# open.
+MAY_BE_CLOSED = contextlib.suppress(StreamProtocolError)
 
 _STATUS: dict[int, Field] = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
 
@@ -74,7 +79,7 @@ class H2Stream:
         HEADERS with an informational status.
         """
         connection = self._connection
-        with contextlib.suppress(StreamUnavailableError):
+        with MAY_BE_CLOSED:
             connection.h2.send_informational_response(self.id, [_STATUS[status], *headers])
         connection.flush_soon()
 
@@ -102,8 +107,8 @@ class H2Stream:
                 h2.send_data(self.id, body, end_stream=True)
             else:
                 h2.send_response(self.id, [_STATUS[status], *headers], end_stream=True)
-        except StreamUnavailableError:
-            # Closed by the client, which the events have not told yet.
+        except StreamProtocolError:
+            # MAY_BE_CLOSED, without its calls.
             pass
         self.exchange = None
         connection.answered(self)
@@ -114,7 +119,7 @@ class H2Stream:
         """
         held, self._held = self._held, None
         if held is not None:
-            with contextlib.suppress(StreamUnavailableError):
+            with MAY_BE_CLOSED:
                 self._connection.h2.send_response(self.id, held)
             self._connection.flush_soon()
 
@@ -123,7 +128,7 @@ class H2Stream:
         DATA.
         """
         connection = self._connection
-        with contextlib.suppress(StreamUnavailableError):
+        with MAY_BE_CLOSED:
             self._send(chunk, end)
         if end:
             self.exchange = None
@@ -152,7 +157,7 @@ class H2Stream:
         """
         self.flush()
         connection = self._connection
-        with contextlib.suppress(StreamUnavailableError):
+        with MAY_BE_CLOSED:
             if headers:
                 connection.h2.send_trailers(self.id, list(headers))
             else:
@@ -165,7 +170,7 @@ class H2Stream:
         200 to an extended CONNECT (RFC 8441 section 5).
         """
         connection = self._connection
-        with contextlib.suppress(StreamUnavailableError):
+        with MAY_BE_CLOSED:
             connection.h2.send_response(self.id, [_STATUS[200], *headers])
         connection.flush_soon()
         connection.options.call_soon(self._open_tunnel)
