@@ -125,6 +125,13 @@ class Deadlines:
             else:
                 bucket.add(waiter)
 
+    def within(self, waiter: Waiter, seconds: float) -> None:
+        """
+        Its deadline is so many seconds from now.
+        """
+        waiter.deadline = self.now() + seconds
+        self.watch(waiter)
+
     def forget(self, waiter: Waiter) -> None:
         """
         It is over: no deadline any more.
@@ -144,8 +151,7 @@ class Deadlines:
         A Timer that calls in so many seconds, up to one later.
         """
         timer = Timer(self, call)
-        timer.deadline = self.now() + seconds
-        self.watch(timer)
+        self.within(timer, seconds)
         return timer
 
     def date(self) -> bytes:

@@ -241,8 +241,7 @@ class WebSocketExchange:
 
     def _wait_for(self, seconds: float) -> None:
         if seconds > 0:
-            self.deadline = self.gate.now() + seconds
-            self.gate.deadlines.watch(self)
+            self.gate.deadlines.within(self, seconds)
         else:
             self.deadline = None
 

@@ -133,9 +133,7 @@ class Front:
         Close every connection at once.
         """
         for connection in list(self.connections):
-            connection.transport.unregisterProducer()
-            abort = getattr(connection.transport, "abortConnection", None)
-            (abort or connection.transport.loseConnection)()
+            connection.abort()
 
 
 def _replace(old: Any, new: Any) -> None:

@@ -34,6 +34,7 @@ from zope.interface import implementer
 from txasgi.errors import HeadTimeout, HeadTooLarge, PeerError, TargetTooLong
 from txasgi.seam import Field, Head, Link, Open
 from txasgi.wire import h1_bytes
+from txasgi.wire.connection import WireConnection
 from txasgi.wire.h1_input import ASKED, OPEN, PIECE_BYTES, UNREAD_BYTES, H1Input, H1Options, Queued
 from txasgi.wire.links import link_of
 
@@ -44,7 +45,7 @@ LINGER_ALL_S = 30.0
 
 
 @implementer(IProtocol, IPushProducer, IHandshakeListener)
-class H1Connection(H1Input):
+class H1Connection(WireConnection, H1Input):
     """
     One HTTP/1.x connection.
 
@@ -106,19 +107,8 @@ class H1Connection(H1Input):
         self._link = None
         self._secure = ISSLTransport.providedBy(transport)
         transport.registerProducer(self, True)
-        self._set_deadline(self._options.head_s)
+        self._deadlines.within(self, self._options.head_s)
         self._opened(self)
-
-    def connectionMade(self) -> None:
-        """
-        Part of IProtocol; makeConnection does it.
-        """
-
-    def logPrefix(self) -> str:
-        """
-        For Twisted's log.
-        """
-        return "txasgi"
 
     def connectionLost(self, reason: Any) -> None:
         """
@@ -188,7 +178,7 @@ class H1Connection(H1Input):
             self._receiving = None
             if self._keep_alive:
                 # on_message_complete goes on when the rest of the body is through.
-                self._set_deadline(self._options.keep_alive_s)
+                self._deadlines.within(self, self._options.keep_alive_s)
             else:
                 # More may come: the rest of a body, frames behind a close frame.
                 self._linger()
@@ -201,7 +191,7 @@ class H1Connection(H1Input):
         else:
             if not self._reading:
                 self._resume_reading()
-            # _set_deadline, without the call.
+            # Deadlines.within, without the calls.
             self.deadline = deadline = self._now() + self._options.keep_alive_s
             if self.due is None or deadline + 1 < self.due:
                 self._deadlines.watch(self)
@@ -278,8 +268,7 @@ class H1Connection(H1Input):
             self._held = None
             self._end_exchange("bad request")
             if started:
-                self.transport.unregisterProducer()
-                self.transport.abortConnection()
+                self.abort()
                 return
         if isinstance(receiving, Queued) and self._queue:
             self._queue.pop()
@@ -299,16 +288,12 @@ class H1Connection(H1Input):
 
     # Closing and deadlines
 
-    def _set_deadline(self, seconds: float) -> None:
-        self.deadline = self._now() + seconds
-        self._deadlines.watch(self)
-
     def expired(self) -> None:
         """
         A deadline has passed: idle, a head that does not end, or a client that does not close.
         """
         if self._closing:
-            self._abort()
+            self.abort()
         elif self._head_fed or self._target:
             self._refuse(HeadTimeout(f"no whole request head within {self._options.head_s:g} s"))
         else:
@@ -324,7 +309,7 @@ class H1Connection(H1Input):
         limit = self._options.head_bytes
         if self._receiving is None and self._ended:
             if not self._begun and self._exchange is None:
-                self._set_deadline(self._options.head_s)
+                self._deadlines.within(self, self._options.head_s)
             if self._head_fed < 80:
                 self._begun = (self._begun + bytes(data[:80]))[:80]
             self._head_fed += len(data)
@@ -344,14 +329,9 @@ class H1Connection(H1Input):
         self.deadline = None
         if self._secure and not self._stalled and not getattr(self.transport, "ends_by_itself", False):
             # Twisted's TLS waits for the client's close_notify, which some never send.
-            self._set_deadline(within_s)
+            self._deadlines.within(self, within_s)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-
-    def _abort(self) -> None:
-        self.transport.unregisterProducer()
-        abort = getattr(self.transport, "abortConnection", None)
-        (abort or self.transport.loseConnection)()
 
     def _linger(self) -> None:
         """
@@ -366,7 +346,7 @@ class H1Connection(H1Input):
             transport.loseWriteConnection()
             self._resume_reading()
             self._linger_until = self._now() + LINGER_ALL_S
-            self._set_deadline(LINGER_S)
+            self._deadlines.within(self, LINGER_S)
         else:
             self._close()
 
@@ -451,7 +431,7 @@ class H1Connection(H1Input):
         self._exchange = None
         self._held = self._out = None
         self._closing = True
-        self._abort()
+        self.abort()
 
     # IPushProducer, for the transport
 
@@ -470,8 +450,3 @@ class H1Connection(H1Input):
         self._stalled = False
         if self._exchange is not None:
             self._exchange.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """
-        The transport is gone; connectionLost tells.
-        """

@@ -143,36 +143,22 @@ class H2Connection(H2Output):
     def _begin(self) -> None:
         self.h2.initiate_connection(self.options.settings())
         self._widen()
-        self._set_deadline(self.options.head_s)
+        self._deadlines.within(self, self.options.head_s)
         self.flush_soon()
 
     def _widen(self) -> None:
         if self.options.connection_window_bytes > 65535:
             self.h2.set_local_window_size(self.options.connection_window_bytes)
 
-    def connectionMade(self) -> None:
-        """
-        Part of IProtocol; makeConnection does it.
-        """
-
-    def logPrefix(self) -> str:
-        """
-        For Twisted's log.
-        """
-        return "txasgi"
-
     def connectionLost(self, reason: Any) -> None:
         """
         Over.
         """
         self._closing = True
-        self.options.deadlines.forget(self)
+        self._deadlines.forget(self)
         if self._notice is not None:
             self._notice.cancel()
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            exchange, stream.exchange = stream.exchange, None
-            exchange.lost("client left")
+        self._lose_all("client left")
         self._waiting.clear()
         self._unsent.clear()
         self._leaving.clear()
@@ -378,7 +364,7 @@ class H2Connection(H2Output):
             self.h2.ping(b"draining")
         except NGH2Error:
             return
-        self._notice = self.options.deadlines.after(_NOTICE_S, self._last_goaway)
+        self._notice = self._deadlines.after(_NOTICE_S, self._last_goaway)
         self.flush_soon()
 
     def _last_goaway(self) -> None:
@@ -426,23 +412,21 @@ class H2Connection(H2Output):
         self._closing = True
         if self._notice is not None:
             self._notice.cancel()
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            exchange, stream.exchange = stream.exchange, None
-            exchange.lost("connection closed")
+        self._lose_all("connection closed")
         transport = self.transport
         transport.unregisterProducer()
         can_half_close = IHalfCloseableDescriptor.providedBy(transport)
-        self._set_deadline(_LINGER_S)
+        self._deadlines.within(self, _LINGER_S)
         if can_half_close and not ISSLTransport.providedBy(transport):
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
 
-    def _abort(self) -> None:
-        self.transport.unregisterProducer()
-        abort = getattr(self.transport, "abortConnection", None)
-        (abort or self.transport.loseConnection)()
+    def _lose_all(self, why: str) -> None:
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            exchange, stream.exchange = stream.exchange, None
+            exchange.lost(why)
 
 
 _EVENTS: dict[type, Callable[[H2Connection, Any], None]] = {

@@ -13,6 +13,7 @@ from ngh2 import Configuration, Connection, Role, Setting, StreamUnavailableErro
 from txasgi.deadlines import Deadlines
 from txasgi.errors import CANCEL, NO_ERROR, PeerError
 from txasgi.seam import Field, Link
+from txasgi.wire.connection import WireConnection
 from txasgi.wire.h2_stream import MAY_BE_CLOSED, QUEUED_BYTES, H2Stream
 
 # Taken out of libnghttp2 for one write; more in the next turn, if the transport is not full by then.
@@ -79,7 +80,7 @@ class H2Options:
         )
 
 
-class H2Output:
+class H2Output(WireConnection):
     """
     From streams to the transport. `H2Connection` is the rest.
 
@@ -93,6 +94,7 @@ class H2Output:
         self.streams: dict[int, H2Stream] = {}
         self.deadline: float | None = None
         self.due: int | None = None
+        self._deadlines = options.deadlines
         self._now = options.deadlines.now
         # Streams whose exchanges wait for their own queue. Answers that were completed in this turn; those of them that
         # are not all sent, with what waits and since when nothing of it was taken; of these, requests without an end.
@@ -118,9 +120,6 @@ class H2Output:
         raise NotImplementedError
 
     def _close(self) -> None:
-        raise NotImplementedError
-
-    def _abort(self) -> None:
         raise NotImplementedError
 
     def push(self, stream: H2Stream, target: bytes, headers: Sequence[Field]) -> None:
@@ -259,10 +258,6 @@ class H2Output:
 
     # Deadlines
 
-    def _set_deadline(self, seconds: float) -> None:
-        self.deadline = self._now() + seconds
-        self.options.deadlines.watch(self)
-
     def _rest(self) -> None:
         """
         The turn is over: what is there to wait for?
@@ -271,15 +266,15 @@ class H2Output:
             return
         if self.streams or self._unsent:
             if self.deadline is None:
-                self._set_deadline(self.options.stall_s)
+                self._deadlines.within(self, self.options.stall_s)
         elif self._draining and self._notice is None:
             self._end(NO_ERROR)
         elif not self._idle:
             self._idle = True
-            # _set_deadline, without the call.
+            # Deadlines.within, without the calls.
             self.deadline = deadline = self._now() + self.options.keep_alive_s
             if self.due is None or deadline + 1 < self.due:
-                self.options.deadlines.watch(self)
+                self._deadlines.watch(self)
 
     def expired(self) -> None:
         """
@@ -287,12 +282,12 @@ class H2Output:
         """
         now, stall_s = self._now(), self.options.stall_s
         if self._closing:
-            self._abort()
+            self.abort()
         elif self._stalled:
             if now - self._stalled_at >= stall_s:
-                self._abort()
+                self.abort()
             else:
-                self._set_deadline(self._stalled_at + stall_s - now)
+                self._deadlines.within(self, self._stalled_at + stall_s - now)
         elif self._idle:
             self._end(NO_ERROR)
         else:
@@ -314,7 +309,7 @@ class H2Output:
             self.h2.reset_stream(stream_id, CANCEL if self.h2.queued_body_size(stream_id) else NO_ERROR)
         since = [stream.progress for stream in self._waiting] + [since for _, since in self._unsent.values()]
         if since:
-            self._set_deadline(min(since) + stall_s - now)
+            self._deadlines.within(self, min(since) + stall_s - now)
         self.flush_soon()
 
     def _lose(self, stream: H2Stream, why: str) -> None:
@@ -336,7 +331,7 @@ class H2Output:
         self._stalled_at = now = self._now()
         for stream in self.streams.values():
             stream.pause(now)
-        self._set_deadline(self.options.stall_s)
+        self._deadlines.within(self, self.options.stall_s)
 
     def resumeProducing(self) -> None:
         """
@@ -349,8 +344,3 @@ class H2Output:
             if stream.paused and stream not in self._waiting:
                 stream.resume()
         self._flush()
-
-    def stopProducing(self) -> None:
-        """
-        The transport is gone; connectionLost tells.
-        """
