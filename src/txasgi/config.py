@@ -218,7 +218,7 @@ class Config:
         256 * KIB,
         "What a client may send of one request body before the application has taken any of it.",
         section="http",
-        why="This much can wait in memory for each stream; measured: a larger one makes a single upload no faster.",
+        why="This much can wait in memory for each stream; it grows to 4 MiB while the application takes what comes.",
     )
     h2_connection_window_size: int = option(
         "bytes",

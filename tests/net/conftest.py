@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.net.rig import NATIVE, TLS_NATIVE, TLS_VARIANTS, TWISTED, TWISTED_TLS, VARIANTS, Rig
 from tests.net.tls_rig import TWISTED_TLS_LACKS, TLSRig
-from twisted.internet.task import Cooperator
+from twisted.internet.task import Clock, Cooperator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,6 +87,22 @@ def rig(variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
         rig.close()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """
+    The clock of connections in memory.
+    """
+    return Clock()
+
+
+@pytest.fixture
+def key_log(tmp_path: Path) -> str:
+    """
+    A file for the secrets of one connection.
+    """
+    return str(tmp_path / "keys")
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,14 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL
 from tests.serve.certificates import Signed, authority, server_certificate
 from twisted.internet.task import Clock
 
@@ -211,3 +214,23 @@ def test_weak_key(tmp_path: Path) -> None:
     path.write_bytes(weak.both_pem)
     with pytest.raises(EndpointError, match=r"weak\.pem: .*key too small"):
         ServerContexts(NAME, Pairs([(str(path), str(path))], None, (), None), TLSSettings())
+
+
+def test_key_exchange(tmp_path: Path) -> None:
+    """
+    A client that knows it gets the key exchange that a quantum computer does not break.
+    """
+    if SSL.OPENSSL_VERSION_NUMBER < 0x30500000:
+        pytest.skip("OpenSSL before 3.5 does not know it")
+    server = Watched(tmp_path).contexts.serverConnectionForTLS(None)
+    server.set_accept_state()
+    server.set_app_data(SimpleNamespace(factory=SimpleNamespace(wrappedFactory=None)))
+    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    client.set_connect_state()
+    for _ in range(3):
+        for one, other in ((client, server), (server, client)):
+            with suppress(SSL.WantReadError):
+                one.do_handshake()
+            with suppress(SSL.WantReadError):
+                other.bio_write(one.bio_read(65536))
+    assert client.get_group_name() == "X25519MLKEM768"

@@ -32,11 +32,18 @@ from tests.net.rig import (
 )
 from tests.net.test_tls_transport import INTERNAL_ERROR, PIECES, established, finished, one_read
 from tests.net.test_transport_contract import LARGE
-from tests.net.tls_rig import ClientRecords, MemoryPair, TLSRig, TLSSession, client_context, server_options
+from tests.net.tls_rig import (
+    ClientRecords,
+    MemoryPair,
+    TLSRig,
+    TLSSession,
+    client_context,
+    memory_pairs,
+    server_options,
+)
 from tests.serve.certificates import authority, client_certificate, server_certificate
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
 
 from txasgi.net import contexts, tls_records
 from txasgi.net.certificates import Directory, Pairs
@@ -60,19 +67,6 @@ def variant(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def key_log(tmp_path: Path) -> str:
-    """
-    A file for the secrets of one connection.
-    """
-    return str(tmp_path / "keys")
-
-
-@pytest.fixture
 def no_collector() -> Iterator[None]:
     """
     What is freed in this test is freed without the garbage collector.
@@ -90,35 +84,19 @@ def connect(clock: Clock, certificate: bytes) -> Iterator[Callable[..., MemoryPa
     """
     Makes connections in memory; at the end each must have had no more than one end, been quiet, and left no timer.
     """
-    pairs: list[MemoryPair] = []
-    loud: list[dict[str, Any]] = []
+    with memory_pairs(clock) as pairs:
 
-    def observe(event: dict[str, Any]) -> None:
-        if event.get("log_level", LogLevel.info) > LogLevel.debug:
-            loud.append(event)
+        def make(
+            protocol: type = Recorder, session: Any = None, context_factory: Any = None, lean: bool = True
+        ) -> MemoryPair:
+            factory = RecorderFactory(protocol)
+            tls_factory = TLSFactory(context_factory or server_options(certificate), factory, clock)
+            if not lean:
+                tls_factory.buffer = None
+            pairs.append(MemoryPair(tls_factory, factory, clock, session or TLSSession(), None))
+            return pairs[-1]
 
-    def make(
-        protocol: type = Recorder, session: Any = None, context_factory: Any = None, lean: bool = True
-    ) -> MemoryPair:
-        factory = RecorderFactory(protocol)
-        tls_factory = TLSFactory(context_factory or server_options(certificate), factory, clock)
-        if not lean:
-            tls_factory.buffer = None
-        pairs.append(MemoryPair(tls_factory, factory, clock, session or TLSSession(), None))
-        return pairs[-1]
-
-    globalLogPublisher.addObserver(observe)
-    try:
         yield make
-        for pair in pairs:
-            pair.end(ConnectionLost())
-            assert pair.server.events.count("lost") == 1
-            assert pair.server.events[-1] == "lost"
-            assert pair.server.reentered == []
-        assert clock.getDelayedCalls() == []
-        assert loud == []
-    finally:
-        globalLogPublisher.removeObserver(observe)
 
 
 def stall(pair: MemoryPair) -> None:

@@ -43,6 +43,7 @@ from tests.net.tls_rig import (
     TLSRig,
     TLSSession,
     client_context,
+    memory_pairs,
     server_options,
     unsent_by,
 )
@@ -64,7 +65,6 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
@@ -126,47 +126,26 @@ def library(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def connect(library: str, clock: Clock, certificate: bytes) -> Iterator[Callable[..., MemoryPair]]:
     """
     Makes connections in memory; at the end each must have had no more than one end, and been quiet.
     """
-    pairs: list[MemoryPair] = []
-    loud: list[dict[str, Any]] = []
+    with memory_pairs(clock) as pairs:
 
-    def observe(event: dict[str, Any]) -> None:
-        if event.get("log_level", LogLevel.info) > LogLevel.debug:
-            loud.append(event)
+        def make(protocol: type = Recorder, session: Any = None, wire: Any = None) -> MemoryPair:
+            factory = RecorderFactory(protocol)
+            context_factory = server_options(certificate)
+            if library == "twisted":
+                tls_factory = TLSMemoryBIOFactory(context_factory, False, factory, clock)
+            else:
+                from txasgi.net.tls import TLSFactory
 
-    def make(protocol: type = Recorder, session: Any = None, wire: Any = None) -> MemoryPair:
-        factory = RecorderFactory(protocol)
-        context_factory = server_options(certificate)
-        if library == "twisted":
-            tls_factory = TLSMemoryBIOFactory(context_factory, False, factory, clock)
-        else:
-            from txasgi.net.tls import TLSFactory
+                tls_factory = TLSFactory(context_factory, factory, clock)
+            pair = MemoryPair(tls_factory, factory, clock, session or TLSSession(), wire)
+            pairs.append(pair)
+            return pair
 
-            tls_factory = TLSFactory(context_factory, factory, clock)
-        pair = MemoryPair(tls_factory, factory, clock, session or TLSSession(), wire)
-        pairs.append(pair)
-        return pair
-
-    globalLogPublisher.addObserver(observe)
-    try:
         yield make
-        for pair in pairs:
-            pair.end(ConnectionLost())
-            assert pair.server.events.count("lost") == 1
-            assert pair.server.events[-1] == "lost"
-            assert pair.server.reentered == []
-        assert clock.getDelayedCalls() == []
-        assert loud == []
-    finally:
-        globalLogPublisher.removeObserver(observe)
 
 
 def finished(pair: MemoryPair) -> bytes:
@@ -178,14 +157,6 @@ def finished(pair: MemoryPair) -> bytes:
     last = pair.client.feed(pair.wire.take())
     assert pair.client.established
     return last
-
-
-@pytest.fixture
-def key_log(tmp_path: Path) -> str:
-    """
-    A file for the secrets of one connection.
-    """
-    return str(tmp_path / "keys")
 
 
 def established(connect: Any, key_log: str, protocol: Any = Recorder) -> tuple[MemoryPair, ClientRecords]:

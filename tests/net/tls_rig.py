@@ -16,8 +16,8 @@ import fcntl
 import socket
 import ssl
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Self
 
@@ -25,11 +25,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from tests.net.rig import KIB, TWISTED_TLS, Client, Recorder, RecorderFactory, Rig
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -614,3 +615,29 @@ class MemoryPair:
             self._over = True
             self.below.connectionLost(Failure(reason))
             self.turn()
+
+
+@contextmanager
+def memory_pairs(clock: Clock) -> Iterator[list[MemoryPair]]:
+    """
+    A list for the pairs of a test. At its end each must have had no more than one end, been quiet, and left no timer.
+    """
+    pairs: list[MemoryPair] = []
+    loud: list[dict[str, Any]] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event.get("log_level", LogLevel.info) > LogLevel.debug:
+            loud.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield pairs
+        for pair in pairs:
+            pair.end(ConnectionLost())
+            assert pair.server.events.count("lost") == 1
+            assert pair.server.events[-1] == "lost"
+            assert pair.server.reentered == []
+        assert clock.getDelayedCalls() == []
+        assert loud == []
+    finally:
+        globalLogPublisher.removeObserver(observe)

@@ -288,7 +288,7 @@ class TLSInput(TLSEndings):
 
     def _connect(self) -> Records:
         """
-        Make the connection of OpenSSL; not before it is needed, as it takes 20 KiB.
+        Make the connection of OpenSSL; not before it is needed, as it takes 17 KiB.
         """
         if self._records is None:
             self._connection = self.factory.connection_for(self)
